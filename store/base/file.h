@@ -1,0 +1,84 @@
+// System calls on files, with Errors that name the path.  The only place that reads errno.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "store/base/bytes.h"
+#include "store/base/result.h"
+
+namespace cake {
+
+// errno as an Error: ENOSPC and EDQUOT give no_space, ENOENT not_found, EACCES and EPERM denied,
+// EINTR cancelled, the rest io.  `what` names the call and path.
+Error errno_error(int error_number, std::string_view what);
+
+// Owns a descriptor.  Thread-compatible; positional reads and writes may run concurrently.
+class File {
+ public:
+  enum class Mode { read, read_write, create, create_new, append };
+
+  File() = default;
+  // Takes ownership of `fd`.
+  File(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+  ~File();
+  File(File&& other) noexcept;
+  File& operator=(File&& other) noexcept;
+
+  // All descriptors are close-on-exec.  `create` opens read-write, making the file if absent;
+  // `create_new` fails if it is there.  `extra_flags`: O_DIRECT and the like.
+  static Result<File> open(const std::string& path, Mode mode, int extra_flags = 0);
+
+  bool is_open() const { return fd_ >= 0; }
+  int fd() const { return fd_; }
+  const std::string& path() const { return path_; }
+  int release();
+
+  // Bytes read: short only at end of file.
+  Result<size_t> read_at(uint64_t offset, MutableByteSpan out) const;
+  // corrupt when the file ends before `out` is full.
+  Status read_exactly_at(uint64_t offset, MutableByteSpan out) const;
+  Status write_at(uint64_t offset, ByteSpan bytes) const;
+  Status append(ByteSpan bytes) const;
+  Status sync_data() const;
+  Status truncate(uint64_t bytes) const;
+  Result<uint64_t> size() const;
+  // Bytes that the file occupies on disk (st_blocks).
+  Result<uint64_t> disk_bytes() const;
+  // Gives the blocks of the range back to the disk; the file keeps its length and reads as zeros.
+  Status punch_hole(ByteRange range) const;
+  // Advice only: drops the range from the page cache.
+  void drop_cache(ByteRange range) const;
+
+  // Open-file-description locks on a byte range (length 0: to the end of the file and beyond).
+  // try_lock answers false when another open description holds a conflicting lock.
+  Result<bool> try_lock(ByteRange range, bool exclusive) const;
+  Status lock(ByteRange range, bool exclusive) const;  // waits; use where holders are short
+  Status unlock(ByteRange range) const;
+
+ private:
+  int fd_ = -1;
+  std::string path_;
+};
+
+Status make_directories(const std::string& path, unsigned mode = 0755);
+Status sync_directory(const std::string& path);
+Status remove_file(const std::string& path);  // absent is fine
+bool path_exists(const std::string& path);
+// Names in a directory, sorted, without "." and "..".
+Result<std::vector<std::string>> list_directory(const std::string& path);
+// Whole file, at most `limit` bytes (more is an error); not_found when absent.
+Result<std::string> read_text_file(const std::string& path, uint64_t limit);
+// Temporary file, fsync, rename, fsync of the directory.
+Status write_file_atomically(const std::string& path, ByteSpan bytes, unsigned mode = 0644);
+
+struct DiskSpace {
+  uint64_t total_bytes = 0;
+  uint64_t free_bytes = 0;  // what an ordinary process may still use
+};
+Result<DiskSpace> disk_space(const std::string& path);
+
+}  // namespace cake

@@ -1,0 +1,89 @@
+#include "store/base/log.h"
+
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/sinks/syslog_sink.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <memory>
+
+namespace cake {
+
+namespace {
+
+spdlog::level::level_enum to_spdlog(LogLevel level) {
+  switch (level) {
+    case LogLevel::error:
+      return spdlog::level::err;
+    case LogLevel::warn:
+      return spdlog::level::warn;
+    case LogLevel::info:
+      return spdlog::level::info;
+    case LogLevel::debug:
+      return spdlog::level::debug;
+  }
+  return spdlog::level::info;
+}
+
+// Never destroyed: worker threads may log while the process exits.
+std::shared_ptr<spdlog::logger>& logger() {
+  static auto* instance = new std::shared_ptr<spdlog::logger>([] {
+    auto made =
+        std::make_shared<spdlog::logger>("cake", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+    made->set_level(spdlog::level::warn);
+    made->set_pattern("cake: %l: %v");
+    return made;
+  }());
+  return *instance;
+}
+
+}  // namespace
+
+std::optional<LogLevel> parse_log_level(std::string_view name) {
+  if (name == "error") return LogLevel::error;
+  if (name == "warn" || name == "warning") return LogLevel::warn;
+  if (name == "info") return LogLevel::info;
+  if (name == "debug") return LogLevel::debug;
+  return std::nullopt;
+}
+
+Status open_log(std::string_view target, LogLevel level, std::string_view program) {
+  std::shared_ptr<spdlog::logger> made;
+  const std::string name(program);
+  try {
+    if (target == "stderr") {
+      made =
+          std::make_shared<spdlog::logger>(name, std::make_shared<spdlog::sinks::stderr_sink_mt>());
+      made->set_pattern(name + ": %l: %v");
+    } else if (target == "syslog") {
+      made = std::make_shared<spdlog::logger>(
+          name, std::make_shared<spdlog::sinks::syslog_sink_mt>(name, LOG_PID, LOG_DAEMON, false));
+    } else {
+      made = std::make_shared<spdlog::logger>(
+          name, std::make_shared<spdlog::sinks::basic_file_sink_mt>(std::string(target)));
+      made->set_pattern("%Y-%m-%dT%H:%M:%S.%e %P %l: %v");
+    }
+  } catch (const spdlog::spdlog_ex& failure) {
+    return Error{Errc::io, cat("log ", target, ": ", failure.what())};
+  }
+  made->set_level(to_spdlog(level));
+  made->flush_on(spdlog::level::trace);
+  logger() = std::move(made);
+  return {};
+}
+
+void log_line(LogLevel level, std::string_view text) {
+  // One event, one line: text from a hub must not forge a second one.
+  if (std::any_of(text.begin(), text.end(),
+                  [](char c) { return static_cast<unsigned char>(c) < 32; })) {
+    std::string clean(text);
+    std::replace_if(
+        clean.begin(), clean.end(), [](char c) { return static_cast<unsigned char>(c) < 32; }, ' ');
+    logger()->log(to_spdlog(level), "{}", clean);
+    return;
+  }
+  logger()->log(to_spdlog(level), "{}", text);
+}
+
+}  // namespace cake
