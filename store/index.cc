@@ -815,9 +815,9 @@ Status Index::drop_chunk(const Digest& digest, const Location& location) {
 
 Result<uint32_t> Index::add_pack(const std::string& name) {
   MutexLock lock(impl_->write_mutex);
-  Statement statement = impl_->writer->prepare("INSERT INTO pack (name) VALUES (?1)");
-  CAKE_TRY(statement.bind(name).run());
-  return static_cast<uint32_t>(impl_->writer->last_insert_id());
+  return static_cast<uint32_t>(CAKE_TRY(find_or_insert(
+      *impl_->writer, "SELECT id FROM pack WHERE name = ?1",
+      "INSERT INTO pack (name) VALUES (?1) ON CONFLICT DO NOTHING", name)));
 }
 
 Result<std::optional<Index::PackRow>> Index::find_pack(uint32_t id) {

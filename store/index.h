@@ -181,6 +181,7 @@ class Index {
     uint64_t committed_bytes = 0;  // the file is salvaged from here after a crash
     bool sealed = false;           // no writer will append again
   };
+  // The row of that name is made when absent.
   Result<uint32_t> add_pack(const std::string& name);
   Result<std::optional<PackRow>> find_pack(uint32_t id);
   Result<std::vector<PackRow>> list_packs();

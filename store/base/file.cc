@@ -248,6 +248,11 @@ Status remove_file(const std::string& path) {
   return {};
 }
 
+Status rename_file(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) return here("rename", from);
+  return {};
+}
+
 bool path_exists(const std::string& path) {
   return ::access(path.c_str(), F_OK) == 0;
 }

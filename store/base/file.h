@@ -72,6 +72,7 @@ class File {
 Status make_directories(const std::string& path, unsigned mode = 0755);
 Status sync_directory(const std::string& path);
 Status remove_file(const std::string& path);  // absent is fine
+Status rename_file(const std::string& from, const std::string& to);
 bool path_exists(const std::string& path);
 // User id of the owner; not_found when absent.
 Result<unsigned> path_owner(const std::string& path);
