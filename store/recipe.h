@@ -23,8 +23,8 @@ struct Recipe {
 // the content was never cut.  corrupt: the head does not give the recorded cut.
 Result<std::optional<Recipe>> load_recipe(Index& index, const ContentRow& content);
 
-// Makes a content's recipe, in the index and (durable with the next group) in a pack.  `head` is what
-// the cut was made from; what is behind the header is not kept.  The first recipe of a content
+// Makes a content's recipe, in the index and (durable with the next group) in a pack.  `head` is
+// what the cut was made from; what is behind the header is not kept.  The first recipe of a content
 // stays: load it after this, it may be another process's.
 Status begin_recipe(Store& store, const ContentRow& content, const Cut& cut, ByteSpan head);
 
