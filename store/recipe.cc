@@ -13,8 +13,7 @@ Result<std::optional<Recipe>> load_recipe(Index& index, const ContentRow& conten
   if (cut.cutter != row->cutter)
     return Error{Errc::corrupt,
                  cat("recipe of ", content.repo.id, "/", content.path, ": ", cut.refusal)};
-  std::vector<Digest> digests = CAKE_TRY(index.find_digests(content.id, 0, cut.extents.count()));
-  return Recipe{row->cutter, std::move(cut.extents), std::move(digests)};
+  return Recipe{row->cutter, std::move(cut.extents)};
 }
 
 Status begin_recipe(Store& store, const ContentRow& content, const Cut& cut, ByteSpan head) {
