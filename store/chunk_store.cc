@@ -288,11 +288,10 @@ void ChunkStore::Impl::add_deduped(const JobPtr& job, const Location& location) 
   {
     MutexLock lock(mutex);
     add_to_group(job->sequence);
-    open.extents.push_back({job->request.content, job->request.ordinal, job->digest, std::nullopt,
-                            job->plain_bytes});
+    open.extents.push_back(
+        {job->request.content, job->request.ordinal, job->digest, std::nullopt, job->plain_bytes});
     if (!job->content.is_zero())
-      open.deduped[job->content].push_back(
-          {job->request.ordinal, job->plain_bytes, job->digest});
+      open.deduped[job->content].push_back({job->request.ordinal, job->plain_bytes, job->digest});
   }
   writer_wake.notify_one();
 }
@@ -419,12 +418,9 @@ void ChunkStore::Impl::write(std::vector<Item> batch) {
       fail(item.job, offsets.error());
       continue;
     }
-    const Location location{pack->id(),
-                            (*offsets)[i],
-                            item.header.payload_bytes,
-                            item.header.plain_bytes,
-                            item.header.codec,
-                            item.header.checksum};
+    const Location location{
+        pack->id(),        (*offsets)[i],       item.header.payload_bytes, item.header.plain_bytes,
+        item.header.codec, item.header.checksum};
     stored.add();
     plain_written.add(location.plain_bytes);
     encoded_written.add(location.encoded_bytes);
@@ -438,8 +434,7 @@ void ChunkStore::Impl::write(std::vector<Item> batch) {
       open.extents.push_back({item.job->request.content, item.job->request.ordinal,
                               item.header.digest, location, location.plain_bytes});
     }
-    for (const JobPtr& waiter : settle(item.header.digest, location))
-      add_deduped(waiter, location);
+    for (const JobPtr& waiter : settle(item.header.digest, location)) add_deduped(waiter, location);
   }
 }
 
@@ -486,11 +481,11 @@ void ChunkStore::Impl::close(Group group) {
 ChunkStore::Impl::Outcome ChunkStore::Impl::commit(const Group& group) {
   const uint32_t id = group.pack != nullptr ? group.pack->id() : 0;
   if (group.pack != nullptr) {
-    // One failed fdatasync condemns the pack: the kernel may have dropped any of its pages, and says
-    // so once (see fsync(2), "ERRORS").
-    const Status synced =
-        failed_packs.contains(id) ? Error{Errc::io, group.pack->path() + " was given up"}
-                                  : group.pack->sync();
+    // One failed fdatasync condemns the pack: the kernel may have dropped any of its pages, and
+    // says so once (see fsync(2), "ERRORS").
+    const Status synced = failed_packs.contains(id)
+                              ? Error{Errc::io, group.pack->path() + " was given up"}
+                              : group.pack->sync();
     if (!synced) {
       give_up(id);
       return {synced, Outcome::lost};

@@ -39,7 +39,8 @@ class ChunkStore {
   static constexpr uint64_t kGroupBytes = 64 * kMiB;
   static constexpr Millis kGroupDelay{1000};
 
-  // Opens DIR/packs (made by the caller); salvages the uncommitted tails of packs whose writer is gone.
+  // Opens DIR/packs (made by the caller); salvages the uncommitted tails of packs whose writer is
+  // gone.
   static Result<std::unique_ptr<ChunkStore>> open(const std::string& directory, Index& index,
                                                   BufferPool& buffers, ThreadPool& pool,
                                                   CodecChoice codec, Metrics& metrics,

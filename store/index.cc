@@ -24,8 +24,8 @@ constexpr int kCutterVersion = 1;
 
 // --- Schema ---
 //
-// A migration takes the schema from version N (its place in the list) to N + 1.  What is released is
-// never edited: a change is a new function at the end.  man/cakefs-store.5 describes the result.
+// A migration takes the schema from version N (its place in the list) to N + 1.  What is released
+// is never edited: a change is a new function at the end.  man/cakefs-store.5 describes the result.
 
 Status migrate_0_to_1(Connection& db) {
   return db.execute(R"sql(
@@ -101,13 +101,14 @@ Result<uint64_t> schema_version(Connection& db) {
 
 // The caller holds the opening lock, so nobody else migrates meanwhile.
 Status migrate(Connection& db, const std::string& path) {
-  CAKE_TRY(db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value NOT NULL)"
-                      " WITHOUT ROWID"));
+  CAKE_TRY(
+      db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value NOT NULL)"
+                 " WITHOUT ROWID"));
   const uint64_t found = CAKE_TRY(schema_version(db));
   if (found > kMigrations.size())
-    return Error{Errc::unsupported, cat("index ", path, " has schema version ", found,
-                                        ", this program knows ", kMigrations.size(),
-                                        ": use the newer program or another store")};
+    return Error{Errc::unsupported,
+                 cat("index ", path, " has schema version ", found, ", this program knows ",
+                     kMigrations.size(), ": use the newer program or another store")};
   for (uint64_t version = found; version < kMigrations.size(); version++) {
     Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
     CAKE_TRY(kMigrations[version](db));
@@ -324,8 +325,8 @@ struct FoundContent {
   bool same_bytes = false;
 };
 // A content known by this id, or by another hash of it.
-Result<std::optional<FoundContent>> find_by_key(Connection& db, RowId source,
-                                                const ContentKey& key, uint64_t bytes) {
+Result<std::optional<FoundContent>> find_by_key(Connection& db, RowId source, const ContentKey& key,
+                                                uint64_t bytes) {
   Statement row = db.prepare(
       "SELECT id, bytes FROM content WHERE source = ?1 AND kind = ?2 AND key = ?3"
       " UNION ALL SELECT content.id, content.bytes FROM content_id"
@@ -415,8 +416,8 @@ Result<std::optional<Place>> find_place(Connection& db, RowId repo) {
 
 Result<std::shared_ptr<const Snapshot>> select_snapshot(Connection& db, const RepoName& repo,
                                                         RowId repo_id, const std::string& commit) {
-  Statement row = db.prepare(
-      "SELECT date, entries, contents FROM snapshot WHERE repo = ?1 AND commit_id = ?2");
+  Statement row =
+      db.prepare("SELECT date, entries, contents FROM snapshot WHERE repo = ?1 AND commit_id = ?2");
   row.bind(repo_id, commit);
   if (!CAKE_TRY(row.step())) return std::shared_ptr<const Snapshot>();
   return decode_snapshot(repo, commit, row.integer(0), row.blob(1), row.blob(2));
@@ -593,8 +594,7 @@ Status Index::set_verified(RowId content, bool verified) {
 
 Status Index::touch_contents(std::span<const RowId> contents, int64_t now) {
   MutexLock lock(impl_->write_mutex);
-  Transaction transaction =
-      CAKE_TRY(Transaction::begin(*impl_->writer, Transaction::Kind::write));
+  Transaction transaction = CAKE_TRY(Transaction::begin(*impl_->writer, Transaction::Kind::write));
   Statement statement =
       impl_->writer->prepare("UPDATE content SET last_access = max(last_access, ?2) WHERE id = ?1");
   for (const RowId id : contents) CAKE_TRY(statement.bind(id, now).run());
@@ -796,8 +796,8 @@ Status Index::publish(std::span<const PublishedExtent> extents, uint32_t pack,
   Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
   CAKE_TRY(insert_chunks(db, extents, pack));
   CAKE_TRY(merge_digests(db, extents));
-  Statement statement = db.prepare(
-      "UPDATE pack SET committed_bytes = max(committed_bytes, ?2) WHERE id = ?1");
+  Statement statement =
+      db.prepare("UPDATE pack SET committed_bytes = max(committed_bytes, ?2) WHERE id = ?1");
   CAKE_TRY(statement.bind(pack, committed_bytes).run());
   return transaction.commit();
 }
@@ -815,9 +815,9 @@ Status Index::drop_chunk(const Digest& digest, const Location& location) {
 
 Result<uint32_t> Index::add_pack(const std::string& name) {
   MutexLock lock(impl_->write_mutex);
-  return static_cast<uint32_t>(CAKE_TRY(find_or_insert(
-      *impl_->writer, "SELECT id FROM pack WHERE name = ?1",
-      "INSERT INTO pack (name) VALUES (?1) ON CONFLICT DO NOTHING", name)));
+  return static_cast<uint32_t>(
+      CAKE_TRY(find_or_insert(*impl_->writer, "SELECT id FROM pack WHERE name = ?1",
+                              "INSERT INTO pack (name) VALUES (?1) ON CONFLICT DO NOTHING", name)));
 }
 
 Result<std::optional<Index::PackRow>> Index::find_pack(uint32_t id) {
@@ -836,8 +836,8 @@ Result<std::vector<Index::PackRow>> Index::list_packs() {
   rows.bind();
   std::vector<PackRow> packs;
   while (CAKE_TRY(rows.step()))
-    packs.push_back({static_cast<uint32_t>(rows.number(0)), rows.text(1), rows.number(2),
-                     rows.number(3) != 0});
+    packs.push_back(
+        {static_cast<uint32_t>(rows.number(0)), rows.text(1), rows.number(2), rows.number(3) != 0});
   return packs;
 }
 
@@ -874,8 +874,7 @@ using Uses = std::unordered_map<Digest, Use, DigestHash>;
 Result<Uses> digests_of(Connection& db, std::span<const RowId> contents) {
   Uses uses;
   for (const RowId content : contents) {
-    Statement rows =
-        db.prepare("SELECT content, digests FROM recipe_segment WHERE content = ?1");
+    Statement rows = db.prepare("SELECT content, digests FROM recipe_segment WHERE content = ?1");
     rows.bind(content);
     CAKE_TRY(each_digest(rows, [&](RowId, const Digest& digest) { uses[digest].count++; }));
   }

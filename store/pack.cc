@@ -128,8 +128,8 @@ class Window {
   size_t valid_ = 0;
 };
 
-// The next place, a multiple of 64 behind `offset`, that is worth a look: zeros are passed over, and
-// holes without reading them (an evicted pack can be gigabytes of nothing).
+// The next place, a multiple of 64 behind `offset`, that is worth a look: zeros are passed over,
+// and holes without reading them (an evicted pack can be gigabytes of nothing).
 Result<uint64_t> next_candidate(const File& file, ByteSpan at_hand, uint64_t offset) {
   const auto is_set = [](std::byte byte) { return byte != std::byte{0}; };
   const auto found = std::find_if(at_hand.begin(), at_hand.end(), is_set);
@@ -185,6 +185,7 @@ Result<LockedPack> create_pack(const std::string& directory, Index& index) {
   CAKE_TRY(pack.file.write_at(0, encode_pack_header(pack.header)));
   CAKE_TRY(pack.file.sync_data());
   CAKE_TRY(rename_file(path + ".new", path));
+  pack.file = File(pack.file.release(), path);
   CAKE_TRY(sync_directory(directory));
   fault_point("pack.created");
   pack.row.id = CAKE_TRY(index.add_pack(pack.row.name));

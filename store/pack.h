@@ -1,8 +1,8 @@
 // Packs: append-only files of self-describing entries (man/cakefs-store.5, "Packs").
 //
 // An entry is a header of kEntryHeaderBytes, then the payload.  One with 64 KiB of payload or more
-// begins at a multiple of 4096, so that its blocks can be punched; a smaller one at a multiple of 64.
-// Between entries are zeros or holes.
+// begins at a multiple of 4096, so that its blocks can be punched; a smaller one at a multiple
+// of 64. Between entries are zeros or holes.
 #pragma once
 
 #include <array>
@@ -84,9 +84,10 @@ struct PackEntry {
   uint64_t end() const { return payload_offset() + header.payload_bytes; }
 };
 
-// Calls `each` for every entry in [from, file_bytes) whose header is valid and whose payload lies in
-// the file.  Skips holes and garbage, going on at the next multiple of 64.  Payloads are not read:
-// whether they are what the header says is for the caller to check.  An error of `each` ends it.
+// Calls `each` for every entry in [from, file_bytes) whose header is valid and whose payload lies
+// in the file.  Skips holes and garbage, going on at the next multiple of 64.  Payloads are not
+// read: whether they are what the header says is for the caller to check.  An error of `each` ends
+// it.
 Status scan_pack(const File& file, const PackHeader& pack, uint64_t from, uint64_t file_bytes,
                  const std::function<Status(const PackEntry&)>& each);
 

@@ -17,7 +17,8 @@ namespace {
 // have to fit in memory or in one transaction.
 constexpr size_t kPortion = 2000;
 
-// An entry's payload, whole and with the digest that its header gives; nullopt when torn or damaged.
+// An entry's payload, whole and with the digest that its header gives; nullopt when torn or
+// damaged.
 Result<std::optional<ChunkPtr>> read_entry(const LockedPack& pack, const PackEntry& entry,
                                            BufferPool& buffers) {
   Location location;
@@ -57,8 +58,8 @@ class Salvage {
       if (!is_snapshot && entry.header.kind != EntryKind::ref) return {};
       const std::optional<ChunkPtr> payload = CAKE_TRY(read_entry(pack, entry, buffers_));
       if (!payload) return {};
-      const Status done = is_snapshot ? put_snapshot((*payload)->bytes())
-                                      : put_ref((*payload)->bytes());
+      const Status done =
+          is_snapshot ? put_snapshot((*payload)->bytes()) : put_ref((*payload)->bytes());
       return pass_over_damage(pack, entry, done);
     });
   }
@@ -88,8 +89,8 @@ class Salvage {
   // A record that does not parse has been written by a faulty program: it is lost, not the pack.
   Status pass_over_damage(const LockedPack& pack, const PackEntry& entry, const Status& status) {
     if (status || status.error().code != Errc::corrupt) return status;
-    log_warn(cat("salvage of ", pack.file.path(), " at ", entry.offset, ": ",
-                 status.error().message));
+    log_warn(
+        cat("salvage of ", pack.file.path(), " at ", entry.offset, ": ", status.error().message));
     return {};
   }
 
@@ -109,7 +110,8 @@ class Salvage {
   }
 
   Status take(const LockedPack& pack, const PackEntry& entry, ByteSpan payload) {
-    const std::optional<RowId> content = CAKE_TRY(index_.find_content_by_name(entry.header.content));
+    const std::optional<RowId> content =
+        CAKE_TRY(index_.find_content_by_name(entry.header.content));
     if (entry.header.kind == EntryKind::chunk) {
       PublishedExtent extent;
       extent.content = content.value_or(0);
@@ -155,8 +157,8 @@ class Salvage {
 Result<ChunkPtr> read_chunk(const Location& location, BufferPool& buffers,
                             const std::function<Status(MutableByteSpan)>& read) {
   const auto corrupt = [&](std::string_view what) {
-    return Error{Errc::corrupt, cat("chunk at ", location.offset, " of pack ", location.pack, ": ",
-                                    what)};
+    return Error{Errc::corrupt,
+                 cat("chunk at ", location.offset, " of pack ", location.pack, ": ", what)};
   };
   // From disk, so bounded before anything is allocated.
   if (location.plain_bytes > kChunkBytes || location.encoded_bytes > 2 * kChunkBytes)

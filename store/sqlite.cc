@@ -72,8 +72,8 @@ void Statement::bind_text(int parameter, std::string_view value) {
   // A null pointer would bind NULL.
   const char* data = value.data() == nullptr ? "" : value.data();
   if (statement_ != nullptr)
-    note(sqlite3_bind_text64(statement_, parameter, data, value.size(), SQLITE_STATIC,
-                             SQLITE_UTF8));
+    note(
+        sqlite3_bind_text64(statement_, parameter, data, value.size(), SQLITE_STATIC, SQLITE_UTF8));
 }
 
 void Statement::bind_blob(int parameter, ByteSpan value) {
@@ -136,8 +136,8 @@ Result<std::unique_ptr<Connection>> Connection::open(const std::string& path, Mo
   sqlite3* handle = nullptr;
   // Without SQLite's own mutex: the owner of the connection has one.
   int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
-  flags |= mode == Mode::read_write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
-                                    : SQLITE_OPEN_READONLY;
+  flags |=
+      mode == Mode::read_write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
   const int code = sqlite3_open_v2(path.c_str(), &handle, flags, nullptr);
   if (handle == nullptr) return Error{Errc::io, cat("index ", path, ": out of memory")};
   std::unique_ptr<Connection> connection(new Connection(handle, path));

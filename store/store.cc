@@ -189,8 +189,8 @@ Status check_owner(const std::string& directory) {
   const auto owner = path_owner(cat(directory, "/", kIndexName));
   if (!owner && owner.error().code == Errc::not_found) return {};
   if (CAKE_TRY(Result<unsigned>(owner)) != ::geteuid())
-    return Error{Errc::denied, cat("belongs to user ", *owner, ", not to ", ::geteuid(),
-                                   ": run as that user")};
+    return Error{Errc::denied,
+                 cat("belongs to user ", *owner, ", not to ", ::geteuid(), ": run as that user")};
   return {};
 }
 

@@ -49,7 +49,8 @@ class File {
   Status sync_data() const;
   Status truncate(uint64_t bytes) const;
   Result<uint64_t> size() const;
-  // The first offset at or behind `offset` that is not in a hole; the file's size when there is none.
+  // The first offset at or behind `offset` that is not in a hole; the file's size when there is
+  // none.
   Result<uint64_t> find_data(uint64_t offset) const;
   // Bytes that the file occupies on disk (st_blocks).
   Result<uint64_t> disk_bytes() const;
