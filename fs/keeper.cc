@@ -435,6 +435,9 @@ Status describe(KeeperState& state, const KeeperOptions& options) {
     record_path = cat(*directory, "/", getpid(), ".mount");
   else
     dprintf(2, "cake: %s; cake ps will not show the mount\n", directory.error().message.c_str());
+  // Listing removes what killed keepers left.
+  if (const auto listed = list_mount_records(); !listed)
+    dprintf(2, "cake: %s\n", listed.error().message.c_str());
   if (!set_text(state.source, mount.source) || !set_text(state.store, mount.store) ||
       !set_text(state.mount_point, mount.mount_point) ||
       !set_text(state.record_path, record_path) ||

@@ -14,6 +14,7 @@
 
 #include "fs/mount.h"
 #include "fs/mountinfo.h"
+#include "fs/process_signals.h"
 #include "store/base/bytes.h"
 #include "store/base/file.h"
 
@@ -36,8 +37,9 @@ bool is_mounted(const std::vector<MountEntry>& mounts, const MountRecord& record
   return false;
 }
 
+// A zombie is not: who reaps it may take its time.
 bool is_alive(pid_t pid) {
-  return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
+  return pid > 0 && !has_fatal_signal_pending(pid);
 }
 
 Status set_field(MountRecord& record, std::string_view key, std::string_view value) {
