@@ -71,8 +71,8 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error,
           std::string_view(error.what()).find(arg) != std::string_view::npos)
         wrong = arg.substr(0, arg.find('='));
     for (const CLI::App* scope : {&app, chosen})
-      for (const CLI::Option* option : scope == nullptr ? std::vector<const CLI::Option*>()
-                                                        : scope->get_options())
+      for (const CLI::Option* option :
+           scope == nullptr ? std::vector<const CLI::Option*>() : scope->get_options())
         for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
   }
   if (wrong.empty() || names.empty()) return error.what();
@@ -172,8 +172,8 @@ Result<ByteRange> select_bytes(const ByteSelection& selection, uint64_t bytes) {
     return ByteRange{bytes - length, length};
   }
   if (selection.first >= bytes)
-    return Error{Errc::invalid, cat("the range starts behind the end: the file has ", bytes,
-                                    " bytes")};
+    return Error{Errc::invalid,
+                 cat("the range starts behind the end: the file has ", bytes, " bytes")};
   const uint64_t last = std::min(selection.last, bytes - 1);
   return ByteRange{selection.first, last - selection.first + 1};
 }

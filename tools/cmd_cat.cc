@@ -34,8 +34,10 @@ Status print_file(Context& context, Session& session, const std::string& text,
   }
   const auto file = CAKE_TRY(session.client().open(snapshot->content_id(*entry)));
   ByteRange range{0, file->bytes()};
-  if (!arguments.range.empty())
-    range = CAKE_TRY(select_bytes(CAKE_TRY(parse_byte_selection(arguments.range)), file->bytes()));
+  if (!arguments.range.empty()) {
+    const ByteSelection selection = CAKE_TRY(parse_byte_selection(arguments.range));
+    range = CAKE_TRY(select_bytes(selection, file->bytes()));
+  }
   while (range.length > 0 && context.out) {
     const uint64_t length = std::min(range.length, kWindowBytes);
     const FileReader::Slices slices =

@@ -62,9 +62,9 @@ int run_env(Context& context) {
   facts.add("token_file", token_file.empty() ? Cell() : Cell(token_file));
   for (const char* name : {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
     facts.add(name, std::string(std::getenv(name) == nullptr ? "not set" : "set"));
-  for (const char* name : {"HF_TOKEN_PATH", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE",
-                           "http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "no_proxy",
-                           "SSL_CERT_FILE"}) {
+  for (const char* name :
+       {"HF_TOKEN_PATH", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "http_proxy", "https_proxy",
+        "HTTPS_PROXY", "all_proxy", "no_proxy", "SSL_CERT_FILE"}) {
     const char* value = std::getenv(name);
     facts.add(name, value == nullptr ? Cell() : Cell(without_secrets(value)));
   }
@@ -78,7 +78,8 @@ void add_config(CLI::App& app, Run& run) {
   CLI::App* config = app.add_subcommand("config", "Show each setting and where it came from");
   const auto key = std::make_shared<std::string>();
   config->add_option("KEY", *key, "Only this setting's value");
-  config->callback([key, &run] { run = [key](Context& context) { return run_config(context, *key); }; });
+  config->callback(
+      [key, &run] { run = [key](Context& context) { return run_config(context, *key); }; });
 
   CLI::App* env = app.add_subcommand("env", "Describe this machine and environment, for reports");
   env->callback([&run] { run = run_env; });

@@ -85,8 +85,7 @@ Result<std::vector<Row>> collect(Index& index, const Arguments& arguments) {
   std::vector<Row> rows;
   for (StoredRepo& repo : CAKE_TRY(list_stored_repos(index))) {
     const std::string id = stored_name(repo.row.name);
-    if (!arguments.pattern.empty() &&
-        fnmatch(arguments.pattern.c_str(), id.c_str(), 0) != 0 &&
+    if (!arguments.pattern.empty() && fnmatch(arguments.pattern.c_str(), id.c_str(), 0) != 0 &&
         fnmatch(arguments.pattern.c_str(), repo.row.name.id.c_str(), 0) != 0)
       continue;
     if (!arguments.revisions) {
@@ -97,8 +96,10 @@ Result<std::vector<Row>> collect(Index& index, const Arguments& arguments) {
       continue;
     }
     for (const SnapshotRow& snapshot : repo.snapshots) {
-      Row row{repo, CAKE_TRY(summarise(index, repo, snapshot.commit)),
-              cat(id, "@", snapshot.commit), {}};
+      Row row{repo,
+              CAKE_TRY(summarise(index, repo, snapshot.commit)),
+              cat(id, "@", snapshot.commit),
+              {}};
       for (const RefRow& ref : repo.refs)
         if (ref.commit == snapshot.commit && !is_commit(ref.revision))
           row.refs.push_back(ref.revision);
@@ -140,22 +141,23 @@ int run_ls(Context& context, const Arguments& arguments) {
   for (const Row& row : rows) sources.insert(row.repo.source);
   // People need the source only when it tells rows apart; scripts get the same columns always.
   const bool shows_source = context.format != Format::human || sources.size() > 1;
-  std::vector<Table::Column> columns = {{"ID"},           {"SIZE", true},    {"UNIQUE", true},
-                                        {"STORED", true}, {"RATIO", true},   {"CACHED%", true},
-                                        {"LAST_ACCESSED"}, {"REFS"}};
+  std::vector<Table::Column> columns = {
+      {"ID"},          {"SIZE", true},    {"UNIQUE", true},  {"STORED", true},
+      {"RATIO", true}, {"CACHED%", true}, {"LAST_ACCESSED"}, {"REFS"}};
   if (shows_source) columns.push_back({"SOURCE"});
   Table table(columns);
   std::set<std::string> ids;
   uint64_t logical_bytes = 0;
   for (const Row& row : rows) {
-    std::vector<Cell> cells = {row.id,
-                               Bytes{row.sum.bytes},
-                               Bytes{row.sum.usage.exclusive_encoded_bytes},
-                               Bytes{row.sum.usage.encoded_bytes},
-                               row.sum.usage.encoded_bytes == 0 ? Cell() : Cell(Ratio{row.sum.ratio()}),
-                               Percent{row.sum.cached_percent()},
-                               Time{row.sum.last_access},
-                               row.refs};
+    std::vector<Cell> cells = {
+        row.id,
+        Bytes{row.sum.bytes},
+        Bytes{row.sum.usage.exclusive_encoded_bytes},
+        Bytes{row.sum.usage.encoded_bytes},
+        row.sum.usage.encoded_bytes == 0 ? Cell() : Cell(Ratio{row.sum.ratio()}),
+        Percent{row.sum.cached_percent()},
+        Time{row.sum.last_access},
+        row.refs};
     if (shows_source) cells.push_back(row.repo.source);
     table.add(std::move(cells));
     ids.insert(cat(row.repo.source, " ", stored_name(row.repo.row.name)));

@@ -75,8 +75,14 @@ std::string age_text(int64_t seconds) {
 }
 
 int run_ps(Context& context) {
-  Table table({{"MOUNT"}, {"SOURCE"}, {"REVISION"}, {"STORE"}, {"KEEPER", true}, {"WORKER", true},
-               {"RESTARTS", true}, {"AGE", true}});
+  Table table({{"MOUNT"},
+               {"SOURCE"},
+               {"REVISION"},
+               {"STORE"},
+               {"KEEPER", true},
+               {"WORKER", true},
+               {"RESTARTS", true},
+               {"AGE", true}});
   for (const MountRecord& record : CAKE_TRY_RUN(context, list_mount_records())) {
     const Result<Reference> reference = parse_reference(record.source);
     const std::optional<int64_t> age = age_seconds(record);
@@ -109,8 +115,7 @@ void add_mount_verb(CLI::App& app, Run& run) {
       ->type_name("KEY=VALUE,...")
       ->expected(1)
       ->take_all();
-  verb->add_flag("-f,--foreground", arguments->request.is_foreground,
-                 "Stay until it is unmounted");
+  verb->add_flag("-f,--foreground", arguments->request.is_foreground, "Stay until it is unmounted");
   verb->callback([arguments, &run] {
     run = [arguments](Context& context) {
       MountRequest request = arguments->request;

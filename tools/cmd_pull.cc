@@ -98,12 +98,11 @@ Status transfer(Context& context, Session& session, Interrupts& interrupts,
 // Where the repo can be read now: below a mount of the same hub and store, else its reference.
 std::string usable_path(const std::string& store_directory, const Snapshot& snapshot,
                         const std::string& source) {
-  const std::string folder = snapshot.repo().type == RepoType::model
-                                 ? snapshot.repo().id
-                                 : cat(repo_type_plural(snapshot.repo().type), "/",
-                                       snapshot.repo().id);
-  if (const auto path =
-          find_mounted(source, store_directory, cat(folder, "@", snapshot.commit())))
+  const std::string folder =
+      snapshot.repo().type == RepoType::model
+          ? snapshot.repo().id
+          : cat(repo_type_plural(snapshot.repo().type), "/", snapshot.repo().id);
+  if (const auto path = find_mounted(source, store_directory, cat(folder, "@", snapshot.commit())))
     return *path;
   return Reference{snapshot.repo(), snapshot.commit(), ""}.text();
 }

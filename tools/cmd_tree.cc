@@ -22,8 +22,7 @@ double percent_of(uint64_t part, uint64_t whole) {
 int run_tree(Context& context, const Arguments& arguments) {
   const Reference reference = CAKE_TRY_RUN(context, parse_reference(arguments.reference));
   const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
-  const auto snapshot =
-      CAKE_TRY_RUN(context, session->find_snapshot(reference, arguments.remote));
+  const auto snapshot = CAKE_TRY_RUN(context, session->find_snapshot(reference, arguments.remote));
   Table table({{"PATH"}, {"SIZE", true}, {"CACHED%", true}});
   uint64_t bytes = 0;
   const std::vector<uint32_t> chosen =
@@ -54,8 +53,8 @@ Result<Facts> describe_file(Session& session, const Snapshot& snapshot, uint32_t
   const std::optional<RecipeRow> recipe = CAKE_TRY(session.store().index().find_recipe(id));
   Facts facts;
   facts.add("path", entry.path);
-  facts.add("repo", std::string(repo_type_singular(snapshot.repo().type)) + "/" +
-                        snapshot.repo().id);
+  facts.add("repo",
+            std::string(repo_type_singular(snapshot.repo().type)) + "/" + snapshot.repo().id);
   facts.add("commit", snapshot.commit());
   facts.add("size", Bytes{entry.bytes});
   facts.add("cached", Bytes{cached.bytes});
@@ -69,14 +68,13 @@ Result<Facts> describe_file(Session& session, const Snapshot& snapshot, uint32_t
     facts.add("verified", content->verified);
     facts.add("last_accessed", Time{content->last_access});
   }
-  facts.add("format", recipe ? Cell(std::string(recipe->cutter == Cutter::uniform ? "bytes"
-                                                                                   : "safetensors"))
-                             : Cell());
+  facts.add("format",
+            recipe ? Cell(std::string(recipe->cutter == Cutter::uniform ? "bytes" : "safetensors"))
+                   : Cell());
   return facts;
 }
 
-Result<Facts> describe_folder(Session& session, const Snapshot& snapshot,
-                              const std::string& path) {
+Result<Facts> describe_folder(Session& session, const Snapshot& snapshot, const std::string& path) {
   uint64_t bytes = 0, cached_bytes = 0, stored_bytes = 0;
   const std::vector<uint32_t> below = CAKE_TRY(entries_below(snapshot, path));
   for (const uint32_t i : below) {
@@ -87,8 +85,8 @@ Result<Facts> describe_folder(Session& session, const Snapshot& snapshot,
   }
   Facts facts;
   facts.add("path", path.empty() ? "/" : path);
-  facts.add("repo", std::string(repo_type_singular(snapshot.repo().type)) + "/" +
-                        snapshot.repo().id);
+  facts.add("repo",
+            std::string(repo_type_singular(snapshot.repo().type)) + "/" + snapshot.repo().id);
   facts.add("commit", snapshot.commit());
   facts.add("date", Time{snapshot.date()});
   facts.add("source", session.client().source());
@@ -102,8 +100,7 @@ Result<Facts> describe_folder(Session& session, const Snapshot& snapshot,
 int run_stat(Context& context, const Arguments& arguments) {
   const Reference reference = CAKE_TRY_RUN(context, parse_reference(arguments.reference));
   const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
-  const auto snapshot =
-      CAKE_TRY_RUN(context, session->find_snapshot(reference, arguments.remote));
+  const auto snapshot = CAKE_TRY_RUN(context, session->find_snapshot(reference, arguments.remote));
   const std::optional<uint32_t> entry = snapshot->find_entry(reference.path);
   const Facts facts =
       CAKE_TRY_RUN(context, entry ? describe_file(*session, *snapshot, *entry)

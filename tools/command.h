@@ -83,9 +83,9 @@ void add_serve(CLI::App& app, Run& run);
 }  // namespace cake
 
 // As CAKE_TRY, in a verb: the error is said and becomes the exit status.
-#define CAKE_TRY_RUN(context, expression)                            \
-  __extension__({                                                    \
-    auto cake_try_result = (expression);                             \
+#define CAKE_TRY_RUN(context, expression)                                        \
+  __extension__({                                                                \
+    auto cake_try_result = (expression);                                         \
     if (!cake_try_result) return ::cake::fail(context, cake_try_result.error()); \
-    std::move(cake_try_result).value();                              \
+    std::move(cake_try_result).value();                                          \
   })

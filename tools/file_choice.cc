@@ -20,10 +20,9 @@ std::string name_of(const std::string& path) {
 // Weights in a format that other programs write beside safetensors.
 bool is_other_weights(const std::string& path) {
   const std::string name = name_of(path);
-  for (const char* pattern :
-       {"pytorch_model*.bin", "diffusion_pytorch_model*.bin", "pytorch_model*.bin.index.json",
-        "*.pth", "*.pt", "*.ckpt", "*.msgpack", "*.h5", "*.ot", "*.onnx", "*.onnx_data",
-        "*.tflite"})
+  for (const char* pattern : {"pytorch_model*.bin", "diffusion_pytorch_model*.bin",
+                              "pytorch_model*.bin.index.json", "*.pth", "*.pt", "*.ckpt",
+                              "*.msgpack", "*.h5", "*.ot", "*.onnx", "*.onnx_data", "*.tflite"})
     if (fnmatch(pattern, name.c_str(), 0) == 0) return true;
   return false;
 }

@@ -21,8 +21,8 @@ Status apply_source(const std::string& source, Config& config) {
   const auto set = [&](std::string_view key, const std::string& value) -> Status {
     if (value.empty()) return {};
     if (config.get(key).origin == "-o" && config.text(key) != value)
-      return Error{Errc::invalid,
-                   cat("the source says ", key, " ", value, ", the options say ", config.text(key))};
+      return Error{Errc::invalid, cat("the source says ", key, " ", value, ", the options say ",
+                                      config.text(key))};
     return config.set(key, value, "source");
   };
   CAKE_TRY(set("rev", reference.revision));
@@ -38,8 +38,9 @@ std::string absolute_path(const std::string& path) {
 Result<KeeperOptions> prepare_mount(const MountRequest& request, Config& config) {
   KeeperOptions keeper;
   if (request.source.empty() || is_local_path(request.source))
-    return Error{Errc::invalid, cat("'", request.source, "' is no source; give hf: for the hub, or "
-                                                         "hf:ORG/NAME[@REV] for one repo")};
+    return Error{Errc::invalid, cat("'", request.source,
+                                    "' is no source; give hf: for the hub, or "
+                                    "hf:ORG/NAME[@REV] for one repo")};
   for (const std::string& option : request.options) {
     // allow_other is the kernel's and ours.
     const bool is_generic = take_generic_option(keeper.mount, option);

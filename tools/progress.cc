@@ -11,17 +11,17 @@ namespace cake {
 
 std::string progress_text(uint64_t done_bytes, uint64_t total_bytes, double rate) {
   const uint64_t done = std::min(done_bytes, total_bytes);
-  const unsigned percent =
-      total_bytes == 0
-          ? 100
-          : static_cast<unsigned>(100.0 * static_cast<double>(done) / static_cast<double>(total_bytes));
+  const unsigned percent = total_bytes == 0
+                               ? 100
+                               : static_cast<unsigned>(100.0 * static_cast<double>(done) /
+                                                       static_cast<double>(total_bytes));
   std::string text = cat(format_size(done), "/", format_size(total_bytes), "  ", percent, "%");
   if (rate < 1) return text;
   std::array<char, 64> rest{};
   const double seconds = static_cast<double>(total_bytes - done) / rate;
   const auto left = static_cast<uint64_t>(std::min(seconds, 3.6e6) + 0.5);
-  std::snprintf(rest.data(), rest.size(), "  %.*fMB/s  eta %llu:%02llu:%02llu",
-                rate < 10e6 ? 1 : 0, rate / 1e6, static_cast<unsigned long long>(left / 3600),
+  std::snprintf(rest.data(), rest.size(), "  %.*fMB/s  eta %llu:%02llu:%02llu", rate < 10e6 ? 1 : 0,
+                rate / 1e6, static_cast<unsigned long long>(left / 3600),
                 static_cast<unsigned long long>(left / 60 % 60),
                 static_cast<unsigned long long>(left % 60));
   return text + rest.data();

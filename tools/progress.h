@@ -1,4 +1,5 @@
-// How far a transfer is, on stderr: a line that is redrawn on a terminal, a line every 5 s elsewhere.
+// How far a transfer is, on stderr: a line that is redrawn on a terminal, a line every 5 s
+// elsewhere.
 #pragma once
 
 #include <cstdint>

@@ -76,9 +76,8 @@ Result<std::unique_ptr<Session>> Session::open(const Config& config) {
     hub.token_file = config.text("token_file");
     upstream = CAKE_TRY(make_hub(*session->http_, hub));
   }
-  session->client_ =
-      std::make_unique<Client>(*session->store_, hub_source(endpoint), std::move(upstream), options,
-                               *session->metrics_);
+  session->client_ = std::make_unique<Client>(*session->store_, hub_source(endpoint),
+                                              std::move(upstream), options, *session->metrics_);
   return session;
 }
 
@@ -88,8 +87,7 @@ Session::~Session() {
 
 Result<std::shared_ptr<const Snapshot>> Session::find_snapshot(const Reference& reference,
                                                                bool ask_hub) {
-  const std::string revision =
-      reference.revision.empty() ? default_revision_ : reference.revision;
+  const std::string revision = reference.revision.empty() ? default_revision_ : reference.revision;
   return wait_for<Client::SnapshotPtr>([&](Done<Client::SnapshotPtr> done) {
     client_->find_snapshot(reference.repo, revision, ask_hub, Deadline::after(name_timeout_),
                            std::move(done));

@@ -51,7 +51,8 @@ StoreOptions store_options(const Config& config);
 HttpOptions http_options(const Config& config);
 ClientOptions client_options(const Config& config);
 
-// Indices of the entries below `path` ("" is all, a file is itself).  not_found when there are none.
+// Indices of the entries below `path` ("" is all, a file is itself).  not_found when there are
+// none.
 Result<std::vector<uint32_t>> entries_below(const Snapshot& snapshot, const std::string& path);
 
 }  // namespace cake

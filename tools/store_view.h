@@ -27,8 +27,7 @@ struct RepoContents {
   std::vector<RowId> ids;  // sorted
   uint64_t bytes = 0;      // sum of their sizes
 };
-Result<RepoContents> repo_contents(Index& index, const StoredRepo& repo,
-                                   const std::string& commit);
+Result<RepoContents> repo_contents(Index& index, const StoredRepo& repo, const std::string& commit);
 
 struct SetSummary {
   uint64_t bytes = 0;  // as the hub has them, cached or not

@@ -165,8 +165,7 @@ Transfer::State Transfer::state() const {
   state.is_finished = at_work_ == 0 && !has_more;
   state.done_bytes = done_bytes_;
   state.total_bytes = total_bytes_;
-  if (!files_.empty())
-    state.current = files_[std::min(next_.file, files_.size() - 1)].entry.path;
+  if (!files_.empty()) state.current = files_[std::min(next_.file, files_.size() - 1)].entry.path;
   state.error = error_;
   return state;
 }
