@@ -118,19 +118,18 @@ std::string FileReader::cutter_name() const {
 
 // --- reading ---
 
-void FileReader::read(uint64_t offset, uint64_t length, ReadOptions options, Done<Slices> done) {
+bool FileReader::read(uint64_t offset, uint64_t length, ReadOptions options, Done<Slices> done) {
   if (offset >= content_.bytes) {
     done(Slices{});
-    return;
+    return false;
   }
   length = std::min(length, content_.bytes - offset);
   if (length == 0) {
     done(Slices{});
-    return;
+    return false;
   }
   if (is_cut_.load(std::memory_order_acquire)) {
-    read_extents(offset, length, options, std::move(done));
-    return;
+    return read_extents(offset, length, options, std::move(done));
   }
   with_recipe([self = shared_from_this(), offset, length, options,
                done = std::move(done)](const Result<std::monostate>& ready) {
@@ -139,9 +138,10 @@ void FileReader::read(uint64_t offset, uint64_t length, ReadOptions options, Don
     else
       self->read_extents(offset, length, options, done);
   });
+  return false;
 }
 
-void FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions options,
+bool FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions options,
                               Done<Slices> done) {
   const Extents& cuts = extents();
   const uint64_t end = offset + length;
@@ -164,13 +164,13 @@ void FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
   if (missing.empty()) {
     done(std::move(op->slices));
     if (!ahead.empty()) fetcher_->start(shared_from_this(), std::move(ahead), false);
-    return;
+    return false;
   }
   const bool is_mixed = missing.size() != op->slices.size();
   if (is_mixed && options.may_ask_for_less && fetcher_->health().is_down()) {
     done(Error{Errc::offline,
                cat(describe({offset, length}), ": in part not in the store, and the hub is down")});
-    return;
+    return false;
   }
 
   // One more than the missing, for this function: `done` runs once everything is arranged.
@@ -208,7 +208,7 @@ void FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
   }
   if (remembered) {
     op->done(*remembered);
-    return;
+    return false;
   }
   for (auto& [index, chunk] : came_meanwhile) {
     op->slices[index].chunk = std::move(chunk);
@@ -217,6 +217,7 @@ void FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
   if (!to_start.empty()) fetcher_->start(shared_from_this(), std::move(to_start), true);
   if (!ahead.empty()) fetcher_->start(shared_from_this(), std::move(ahead), false);
   op->finish_one(nullptr);
+  return is_mixed;
 }
 
 std::vector<uint64_t> FileReader::start_readahead(uint64_t offset, uint64_t length) {

@@ -43,8 +43,9 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   uint64_t bytes() const { return content_.bytes; }
 
   // Answers [offset, offset + length) clamped to the file, in order, from any thread: at once on
-  // this one when nothing is missing.  What is on disk is read on the calling thread.
-  void read(uint64_t offset, uint64_t length, ReadOptions options, Done<Slices> done);
+  // this one when nothing is missing.  What is on disk is read on the calling thread.  Returns
+  // whether the range mixes present and absent bytes: `done` may then be a while.
+  bool read(uint64_t offset, uint64_t length, ReadOptions options, Done<Slices> done);
 
   // Last error of the file since it was opened, for `user.cake.error`.
   std::optional<std::string> last_error() const EXCLUDES(mutex_);
@@ -93,7 +94,7 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   void recipe_ready(const Status& status);
 
   // --- extents ---
-  void read_extents(uint64_t offset, uint64_t length, ReadOptions options, Done<Slices> done);
+  bool read_extents(uint64_t offset, uint64_t length, ReadOptions options, Done<Slices> done);
   Result<std::shared_ptr<Segment>> get_segment(uint64_t index) EXCLUDES(mutex_);
   Result<Known> find_known(uint64_t ordinal);
   // From memory or the store; nullptr when it must be fetched.
