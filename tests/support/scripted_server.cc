@@ -145,6 +145,7 @@ void ScriptedServer::serve(int socket) {
     const ssize_t got = ::recv(socket, block.data(), block.size(), 0);
     if (got <= 0) break;
     input.append(block.data(), static_cast<size_t>(got));
+    if (input[0] < 'A' || input[0] > 'Z') break;  // a TLS hello: no HTTP will come
     for (size_t end = input.find("\r\n\r\n"); goes_on && end != std::string::npos;
          end = input.find("\r\n\r\n")) {
       const ScriptedRequest request = parse(input.substr(0, end + 2));

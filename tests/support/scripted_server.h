@@ -38,7 +38,8 @@ ScriptedReply response(int status, std::string_view headers, std::string_view bo
 ScriptedReply range_response(const ScriptedRequest& request, std::string_view file,
                              std::string_view headers = "");
 
-// Listens on a free port of 127.0.0.1; a thread per connection; `script` runs on any of them.
+// Listens on a free port of 127.0.0.1, without TLS; a thread per connection; `script` runs on any
+// of them.
 class ScriptedServer {
  public:
   using Script = std::function<ScriptedReply(const ScriptedRequest&)>;
