@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "fs/process_signals.h"
 #include "store/base/bytes.h"
 #include "store/base/file.h"
 #include "tests/mount/pattern_mount.h"
@@ -139,6 +141,25 @@ TEST_F(KeeperMount, ParkedReadsSurviveAKillAndAnUpgrade) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(good, kReads);
   unlink(gate.c_str());
+}
+
+// The kernel sends no INTERRUPT for it and does not free it; what a sweep looks at does show.
+TEST_F(KeeperMount, KilledReaderOfAParkedReadShowsItsSignal) {
+  PatternMount mount;
+  const pid_t reader = fork();
+  if (reader == 0) _exit(read_page(mount.path("gated"), 0));
+  ASSERT_TRUE(wait_until_true([&] { return mount.attribute("user.parked") == 1; }));
+  EXPECT_FALSE(has_fatal_signal_pending(reader));
+  kill(reader, SIGKILL);
+  EXPECT_TRUE(has_fatal_signal_pending(reader));
+  EXPECT_TRUE(is_running(reader));  // the sweep's answer is what frees it
+  // The first unmounts lazily, which that read outlasts; the second ends it with the connection.
+  const pid_t keeper = mount.record().keeper_pid;
+  kill(keeper, SIGTERM);
+  EXPECT_TRUE(wait_until_true([&] { return !mount.is_mounted(); }));
+  EXPECT_TRUE(is_running(keeper));
+  kill(keeper, SIGTERM);
+  EXPECT_TRUE(wait_until_true([&] { return waitpid(reader, nullptr, WNOHANG) == reader; }));
 }
 
 TEST_F(KeeperMount, PoisonRequestGetsAnErrorAndTheMountGoesOn) {
