@@ -186,14 +186,8 @@ class Transfer {
     return Error{Errc::timeout, "the server sends nothing more"};
   }
 
-  // Ends it: the handle, to be used again, comes back before the last handler runs.
-  std::pair<Easy, std::function<void()>> finish(Status status) && {
-    if (!status) counters_.requests_failed.add();
-    auto on_done = std::move(pending_.handlers.on_done);
-    return {std::move(easy_), [on_done = std::move(on_done), status = std::move(status)] {
-              if (on_done) on_done(status);
-            }};
-  }
+  // What is to be told when it is over.
+  std::function<void(Status)> take_on_done() { return std::move(pending_.handlers.on_done); }
 
   Status status_of(CURLcode code) const {
     if (is_too_large_) return Error{Errc::upstream, "response head is too large"};
@@ -351,10 +345,7 @@ class Worker {
   }
 
   // Joined before.
-  ~Worker() {
-    idle_handles_.clear();
-    curl_multi_cleanup(multi_);
-  }
+  ~Worker() { curl_multi_cleanup(multi_); }
 
   void join() { thread_.join(); }
 
@@ -430,15 +421,8 @@ class Worker {
     queue.pop_front();
     if (Status status = pending.request.deadline.check(); !status)
       return refuse(std::move(pending), std::move(status));
-    Easy easy;
-    if (idle_handles_.empty()) {
-      easy.reset(curl_easy_init());
-      CAKE_CHECK(easy != nullptr);
-    } else {
-      easy = std::move(idle_handles_.back());
-      idle_handles_.pop_back();
-      curl_easy_reset(easy.get());
-    }
+    Easy easy(curl_easy_init());
+    CAKE_CHECK(easy != nullptr);
     auto transfer =
         std::make_unique<Transfer>(std::move(easy), std::move(pending), settings_, counters_);
     CURL* key = transfer->easy();
@@ -470,10 +454,10 @@ class Worker {
     if (!transfer->is_demand()) active_background_--;
     load_.fetch_sub(1, std::memory_order_relaxed);
     curl_multi_remove_handle(multi_, easy);
-    auto [handle, on_done] = std::move(*transfer).finish(std::move(status));
+    const auto on_done = transfer->take_on_done();
     transfer.reset();
-    idle_handles_.push_back(std::move(handle));
-    on_done();
+    if (!status) counters_.requests_failed.add();
+    if (on_done) on_done(std::move(status));
   }
 
   void sweep() {
@@ -562,7 +546,6 @@ class Worker {
   std::deque<Pending> demand_, background_;
   std::map<CURL*, std::unique_ptr<Transfer>> active_;
   size_t active_background_ = 0;
-  std::vector<Easy> idle_handles_;
   SteadyTime swept_at_;
 
   std::atomic<size_t> load_{0};
