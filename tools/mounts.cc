@@ -29,6 +29,15 @@ Status apply_source(const std::string& source, Config& config) {
   return set("subdir", reference.path);
 }
 
+// Settings whose other values no part of this program acts on yet: better refused than ignored.
+Status refuse_unsupported(const Config& config) {
+  for (const char* key : {"subdir", "include", "exclude", "layout", "hot"})
+    if (config.text(key) != find_setting(key)->fallback)
+      return Error{Errc::unsupported,
+                   cat(key, "=", config.text(key), " is not supported by this version")};
+  return {};
+}
+
 std::string absolute_path(const std::string& path) {
   return std::filesystem::absolute(path).lexically_normal().string();
 }
@@ -51,6 +60,7 @@ Result<KeeperOptions> prepare_mount(const MountRequest& request, Config& config)
     if (!status && !is_generic && !(request.ignores_unknown && is_unknown)) return status.error();
   }
   CAKE_TRY(apply_source(request.source, config));
+  CAKE_TRY(refuse_unsupported(config));
   // The worker starts in / and may be started again long after this shell is gone.
   for (const char* key : {"store", "token_file", "cafile", "pid_file"})
     if (config.is_set(key) && !config.text(key).starts_with("~/"))

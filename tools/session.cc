@@ -67,7 +67,7 @@ Result<std::unique_ptr<Session>> Session::open(const Config& config) {
   session->name_timeout_ = options.fetch.timeo;
   session->metrics_ = std::make_unique<Metrics>();
   session->store_ = CAKE_TRY(open_store(config, *session->metrics_));
-  const std::string endpoint = config.text("endpoint");
+  const Url endpoint = CAKE_TRY(parse_endpoint(config.text("endpoint")));
   std::unique_ptr<Upstream> upstream;
   if (options.offline != Offline::yes) {
     session->http_ = std::make_unique<HttpClient>(http_options(config), *session->metrics_);

@@ -55,13 +55,12 @@ TEST(Mounts, GenericOptionsPass) {
 }
 
 TEST(Mounts, OptionsReachTheWorkerAsSettings) {
-  const auto keeper = prepared("hf:org/name@v1/sub", {"soft", "mem_cache=1G", "allow_other"});
+  const auto keeper = prepared("hf:org/name@v1", {"soft", "mem_cache=1G", "allow_other"});
   ASSERT_TRUE(keeper) << keeper.error().message;
-  EXPECT_EQ(keeper->arguments.front(), "hf:org/name@v1/sub");
+  EXPECT_EQ(keeper->arguments.front(), "hf:org/name@v1");
   EXPECT_TRUE(has(keeper->arguments, "hard=no"));
   EXPECT_TRUE(has(keeper->arguments, "mem_cache=1G"));
   EXPECT_TRUE(has(keeper->arguments, "rev=v1"));
-  EXPECT_TRUE(has(keeper->arguments, "subdir=sub"));
   EXPECT_TRUE(keeper->mount.allow_other);
 }
 
@@ -72,6 +71,13 @@ TEST(Mounts, UnknownOptionIsAnErrorUnlessSloppy) {
   EXPECT_TRUE(prepared("hf:", {"frobnicate=1"}, true));
   // A known option with a wrong value is wrong either way.
   EXPECT_FALSE(prepared("hf:", {"cache_size=lots"}, true));
+}
+
+// Ignored, it would show what the user wanted hidden.
+TEST(Mounts, SettingsWithoutEffectAreRefused) {
+  for (const char* option : {"subdir=x", "include=*.json", "exclude=*", "layout=hf", "hot=auto"})
+    EXPECT_FALSE(prepared("hf:", {option})) << option;
+  EXPECT_TRUE(prepared("hf:", {"layout=flat", "hot=off"}));
 }
 
 TEST(Mounts, SecretsAreNoOptions) {
