@@ -1,0 +1,78 @@
+// Chunks at rest: read by digest, stored behind the reader, published in groups.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "store/base/memory.h"
+#include "store/base/metrics.h"
+#include "store/base/result.h"
+#include "store/base/thread_pool.h"
+#include "store/codec/codec.h"
+#include "store/index.h"
+
+namespace cake {
+
+// One extent to store.
+struct PutRequest {
+  RowId content = 0;
+  std::string content_name;  // hex digest naming the content in packs (see content_pack_name)
+  uint64_t ordinal = 0;
+  Dtype dtype = Dtype::bytes;
+  ChunkPtr plain;
+  std::optional<Digest> digest;  // when the caller has computed it already
+  // Called once, from a store thread, when the bytes can be read at the location (not yet durable),
+  // or when they could not be written: then they are only in memory.
+  std::function<void(const Digest& digest, Result<Location> location)> done;
+};
+
+// Thread-safe.
+//
+// Life of a put: pool thread hashes, looks for the digest (index, or this group), encodes, appends
+// to this process's pack, calls `done`.  The committer makes bytes durable (fdatasync), then
+// commits the rows: every kGroupBytes or kGroupDelay, and on flush.
+class ChunkStore {
+ public:
+  static constexpr uint64_t kGroupBytes = 64 * kMiB;
+  static constexpr Millis kGroupDelay{1000};
+
+  // Opens DIR/packs; salvages the uncommitted tails of packs whose writer is gone.
+  static Result<std::unique_ptr<ChunkStore>> open(const std::string& directory, Index& index,
+                                                  BufferPool& buffers, ThreadPool& pool,
+                                                  CodecChoice codec, Metrics& metrics);
+  // Flushes; errors are logged.
+  ~ChunkStore();
+
+  // Decoded and checked bytes.  Errors: corrupt (checksum, short pack), not_found (pack gone): the
+  // caller asks the index again, then fetches.  Reads on the calling thread.
+  Result<ChunkPtr> read(const Location& location);
+
+  // Never waits.  The memory of `plain` is held until written.
+  void put(PutRequest request);
+  // Plain bytes waiting to be written.
+  uint64_t queued_bytes() const;
+
+  // Everything put before this call is durable and published, or its error was reported.
+  Status flush();
+  // As flush, without waiting; `done` runs on a store thread.
+  void flush_async(std::function<void(Status)> done);
+
+  // Small facts that make the index rebuildable from packs; durable with the next group.
+  Status record_snapshot(const std::string& source, const Snapshot& snapshot);
+  Status record_ref(const std::string& source, const RepoName& repo, const RefRow& ref);
+  Status record_recipe(const std::string& content_name, const RecipeRow& recipe,
+                       uint64_t file_bytes);
+
+ private:
+  struct Impl;
+  explicit ChunkStore(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// How packs name a content without row ids: BLAKE3 of source, kind and id.
+std::string content_pack_name(const std::string& source, const ContentKey& key);
+
+}  // namespace cake
