@@ -105,6 +105,7 @@ struct HttpServer::Core : std::enable_shared_from_this<HttpServer::Core> {
   void close_late_peers() EXCLUDES(mutex);
   void suspend(const ExchangePtr& exchange) REQUIRES(mutex);
   void resume(const ExchangePtr& exchange) REQUIRES(mutex);
+  void after(Millis delay, std::function<void()> task) EXCLUDES(mutex);
   void answer(const ExchangePtr& exchange, std::optional<HttpServerResponse> response, bool reset)
       EXCLUDES(mutex);
 
@@ -127,6 +128,9 @@ void HttpResponder::send(HttpServerResponse response) const {
 }
 void HttpResponder::drop(bool reset) const {
   ticket_->core->answer(ticket_->exchange, std::nullopt, reset);
+}
+void HttpResponder::after(Millis delay, std::function<void()> task) const {
+  ticket_->core->after(delay, std::move(task));
 }
 
 // --- A body that is made as it is sent ------------------------------------------
@@ -339,6 +343,13 @@ MHD_Result HttpServer::Core::reply(MHD_Connection* connection, HttpServerRespons
 
 // --- Timers -----------------------------------------------------------------------
 
+void HttpServer::Core::after(Millis delay, std::function<void()> task) {
+  MutexLock lock(mutex);
+  if (stopping) return;
+  timers.emplace(steady_now() + delay, std::move(task));
+  timer_wake.notify_one();
+}
+
 void HttpServer::Core::close_late_peers() {
   const SteadyTime late = steady_now() - options.request_timeout;
   MutexLock lock(mutex);
@@ -550,10 +561,7 @@ void HttpServer::wake() {
 }
 
 void HttpServer::after(Millis delay, std::function<void()> task) {
-  MutexLock lock(core_->mutex);
-  if (core_->stopping) return;
-  core_->timers.emplace(steady_now() + delay, std::move(task));
-  core_->timer_wake.notify_one();
+  core_->after(delay, std::move(task));
 }
 
 uint64_t HttpServer::accepted() const {

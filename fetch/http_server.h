@@ -83,6 +83,8 @@ class HttpResponder {
   void send(HttpServerResponse response) const;
   // Closes the connection without an answer.
   void drop(bool reset) const;
+  // HttpServer::after, for who answers later.
+  void after(Millis delay, std::function<void()> task) const;
 
  private:
   friend class HttpServer;
