@@ -38,6 +38,7 @@ struct Location {
 struct RepoRow {
   RowId id = 0;
   RepoName name;
+  bool has_snapshot = false;  // a commit of it is known here
 };
 
 struct RefRow {

@@ -1,0 +1,343 @@
+#include "fetch/client.h"
+
+#include <algorithm>
+
+#include "store/base/log.h"
+
+namespace cake {
+
+namespace {
+
+constexpr size_t kMaxAbsent = 10'000;
+constexpr size_t kMaxRecentSnapshots = 64;
+// Readers kept beyond those in use elsewhere; each costs about 80 bytes an extent touched.
+constexpr size_t kMaxReaders = 1'024;
+
+std::string full_name(const std::pair<RepoName, std::string>& key) {
+  return cat(key.first.type == RepoType::model ? "" : cat(repo_type_plural(key.first.type), "/"),
+             key.first.id, key.second.empty() ? "" : "@", key.second);
+}
+
+}  // namespace
+
+Client::Client(Store& store, std::string source, std::unique_ptr<Upstream> upstream,
+               ClientOptions options, Metrics& metrics)
+    : store_(store),
+      source_(std::move(source)),
+      options_(options),
+      upstream_(std::move(upstream)),
+      fetcher_(std::make_shared<Fetcher>(store, upstream_.get(), options.fetch, metrics)) {}
+
+Client::~Client() {
+  stop();
+}
+
+void Client::stop() {
+  fetcher_->stop();
+  const Status flushed = store_.chunks().flush();
+  if (!flushed.ok()) log_error(flushed.error().with("writing the store").message);
+}
+
+// --- names ---
+
+bool Client::is_known_absent(const NameKey& key) {
+  MutexLock lock(mutex_);
+  const auto found = absent_until_.find(key);
+  if (found == absent_until_.end()) return false;
+  if (found->second > steady_now()) return true;
+  absent_until_.erase(found);
+  return false;
+}
+
+Result<Client::SnapshotPtr> Client::snapshot_of(RowId repo_row, const std::string& commit) {
+  {
+    MutexLock lock(mutex_);
+    const auto found = live_.find({repo_row, commit});
+    if (found != live_.end())
+      if (SnapshotPtr live = found->second.lock()) return live;
+  }
+  SnapshotPtr snapshot = CAKE_TRY(store_.index().find_snapshot(repo_row, commit));
+  if (!snapshot) return snapshot;
+  MutexLock lock(mutex_);
+  auto& slot = live_[{repo_row, commit}];
+  if (SnapshotPtr other = slot.lock()) return other;
+  slot = snapshot;
+  recent_.push_front(snapshot);
+  if (recent_.size() > kMaxRecentSnapshots) recent_.pop_back();
+  return snapshot;
+}
+
+Result<Client::SnapshotPtr> Client::find_known_snapshot(const RepoName& repo,
+                                                        const std::string& revision) {
+  const std::optional<RepoRow> row = CAKE_TRY(store_.index().find_repo(source_, repo));
+  if (!row) return SnapshotPtr();
+  std::string commit = revision;
+  if (!is_commit(revision)) {
+    const std::optional<RefRow> ref = CAKE_TRY(store_.index().find_ref(row->id, revision));
+    if (!ref) return SnapshotPtr();
+    commit = ref->commit;
+  }
+  return snapshot_of(row->id, commit);
+}
+
+void Client::find_snapshot(const RepoName& repo, const std::string& revision, bool ask_hub,
+                           Deadline deadline, Done<SnapshotPtr> done) {
+  const NameKey key{repo, revision};
+  if (!is_valid_repo_id(repo.id) || !is_valid_revision(revision)) {
+    done(Error{Errc::not_found, cat(full_name(key), " is not a name a hub can have")});
+    return;
+  }
+  Result<SnapshotPtr> known = find_known_snapshot(repo, revision);
+  if (!known) {
+    done(known.error());
+    return;
+  }
+  bool is_due = ask_hub && !is_commit(revision);
+  if (*known && !is_due && options_.refresh_s >= 0 && !is_commit(revision)) {
+    const auto row = store_.index().find_repo(source_, repo);
+    if (row && *row) {
+      const auto ref = store_.index().find_ref((*row)->id, revision);
+      is_due = ref && *ref && unix_now() - (*ref)->resolved_at >= options_.refresh_s;
+    }
+  }
+  if (*known && (!is_due || is_offline())) {
+    done(std::move(known));
+    return;
+  }
+  if (is_offline()) {
+    done(Error{Errc::offline,
+               cat(full_name(key), " is not in the store, and the network is off (offline=yes)")});
+    return;
+  }
+  if (!ask_hub && is_known_absent(key)) {
+    done(Error{Errc::not_found,
+               cat(full_name(key), ": no such repo or revision (asked a moment ago)")});
+    return;
+  }
+  Done<SnapshotPtr> answer = std::move(done);
+  if (*known && options_.offline != Offline::no) {
+    // A hub that does not answer must not take away what is here.
+    answer = [known = *known, key, next = std::move(answer)](Result<SnapshotPtr> result) {
+      if (!result && result.error().code != Errc::cancelled) {
+        log_warn(result.error().with(cat(full_name(key), ": not looked up again")).message);
+        next(known);
+      } else {
+        next(std::move(result));
+      }
+    };
+  }
+  if (lookups_.join(key, std::move(answer))) look_up(key, deadline);
+}
+
+void Client::look_up(const NameKey& key, Deadline deadline) {
+  if (is_commit(key.second)) {
+    list_commit(key, RevisionInfo{key.second, 0, key.first.id}, deadline);
+    return;
+  }
+  upstream_->resolve_revision(key.first, key.second, deadline,
+                              [this, key, deadline](Result<RevisionInfo> info) {
+                                if (!info)
+                                  finish(key, info.error());
+                                else
+                                  list_commit(key, *info, deadline);
+                              });
+}
+
+void Client::list_commit(const NameKey& key, const RevisionInfo& info, Deadline deadline) {
+  // The database is not for the upstream's threads.
+  fetcher_->post(ThreadPool::Priority::demand, [this, key, info, deadline] {
+    const Result<SnapshotPtr> known = find_known_snapshot(key.first, info.commit);
+    if (known && *known) {
+      finish(key, adopt(key, info, {}));
+      return;
+    }
+    upstream_->list_tree(key.first, info.commit, deadline,
+                         [this, key, info](Result<std::vector<TreeEntry>> entries) {
+                           if (!entries) {
+                             finish(key, entries.error());
+                             return;
+                           }
+                           auto kept =
+                               std::make_shared<std::vector<TreeEntry>>(std::move(*entries));
+                           fetcher_->post(ThreadPool::Priority::demand, [this, key, info, kept] {
+                             finish(key, adopt(key, info, std::move(*kept)));
+                           });
+                         });
+  });
+}
+
+Result<Client::SnapshotPtr> Client::adopt(const NameKey& key, const RevisionInfo& info,
+                                          std::vector<TreeEntry> entries) {
+  const RowId repo = CAKE_TRY(store_.index().get_repo(source_, key.first));
+  SnapshotPtr snapshot = CAKE_TRY(snapshot_of(repo, info.commit));
+  if (!snapshot) {
+    const int64_t date = info.last_modified != 0 ? info.last_modified : unix_now();
+    snapshot = CAKE_TRY(store_.index().put_snapshot(repo, info.commit, date, std::move(entries)));
+    if (snapshot->dropped() != 0)
+      log_warn(cat(full_name(key), ": ", snapshot->dropped(),
+                   " listed file(s) left out: their names cannot be shown"));
+    CAKE_TRY(store_.chunks().record_snapshot(source_, *snapshot));
+    MutexLock lock(mutex_);
+    live_[{repo, info.commit}] = snapshot;
+    recent_.push_front(snapshot);
+    if (recent_.size() > kMaxRecentSnapshots) recent_.pop_back();
+  }
+  const RefRow ref{key.second, info.commit, unix_now()};
+  CAKE_TRY(store_.index().put_ref(repo, ref));
+  CAKE_TRY(store_.chunks().record_ref(source_, key.first, ref));
+  return snapshot;
+}
+
+void Client::finish(const NameKey& key, Result<SnapshotPtr> result) {
+  if (result) {
+    fetcher_->health().succeeded();
+    MutexLock lock(mutex_);
+    absent_until_.erase(key);
+  } else {
+    const Error& error = result.error();
+    fetcher_->health().failed(error.code);
+    if (error.code == Errc::not_found) {
+      MutexLock lock(mutex_);
+      if (absent_until_.size() >= kMaxAbsent) absent_until_.clear();
+      absent_until_[key] = steady_now() + std::chrono::seconds(options_.negative_ttl_s);
+    } else if (error.code != Errc::cancelled) {
+      log_warn(error.with(full_name(key)).message);
+    }
+  }
+  lookups_.finish(key, result);
+}
+
+// --- authors ---
+
+Result<std::vector<std::string>> Client::known_repos_of(RepoType type, const std::string& author) {
+  std::vector<std::string> ids;
+  const std::vector<RepoRow> repos = CAKE_TRY(store_.index().list_repos(source_));
+  for (const RepoRow& repo : repos)
+    if (repo.name.type == type && repo.name.id.starts_with(author + "/") && repo.has_snapshot)
+      ids.push_back(repo.name.id);
+  return ids;
+}
+
+Result<std::vector<std::string>> Client::known_authors(RepoType type) {
+  std::set<std::string> authors;
+  const std::vector<RepoRow> repos = CAKE_TRY(store_.index().list_repos(source_));
+  for (const RepoRow& repo : repos) {
+    const size_t slash = repo.name.id.find('/');
+    if (repo.name.type == type && repo.has_snapshot && slash != std::string::npos)
+      authors.insert(repo.name.id.substr(0, slash));
+  }
+  return std::vector<std::string>(authors.begin(), authors.end());
+}
+
+void Client::list_author(RepoType type, const std::string& author, Deadline deadline,
+                         Done<std::vector<std::string>> done) {
+  if (!is_valid_repo_part(author)) {
+    done(Error{Errc::not_found, cat(author, " is not a name a hub can have")});
+    return;
+  }
+  Result<std::vector<std::string>> known = known_repos_of(type, author);
+  const auto listing = store_.index().find_author(source_, type, author);
+  if (!known || !listing) {
+    done(!known ? known.error() : listing.error());
+    return;
+  }
+  const auto merge = [known = *known](std::vector<std::string> ids) {
+    ids.insert(ids.end(), known.begin(), known.end());
+    std::sort(ids.begin(), ids.end());
+    ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+    return ids;
+  };
+  const bool is_new = *listing && unix_now() - (*listing)->listed_at < options_.listing_ttl_s;
+  // A listing in the index may be empty: "no such author", remembered like an absent repo.
+  const bool has_answer = *listing && (is_new || !(*listing)->ids.empty());
+  if (has_answer || is_offline() || !known->empty()) {
+    std::vector<std::string> ids = merge(*listing ? (*listing)->ids : std::vector<std::string>{});
+    if (!ids.empty() || is_new) {
+      if (ids.empty())
+        done(Error{Errc::not_found,
+                   cat(author, ": no such author, or no repo of theirs is visible")});
+      else
+        done(std::move(ids));
+      if (!is_new && !is_offline()) renew_listing(type, author, deadline, [](const auto&) {});
+      return;
+    }
+    if (is_offline()) {
+      done(Error{Errc::offline,
+                 cat(author, " is not in the store, and the network is off (offline=yes)")});
+      return;
+    }
+  }
+  renew_listing(type, author, deadline,
+                [author, merge, done = std::move(done)](Result<std::vector<std::string>> ids) {
+                  if (!ids) {
+                    done(std::move(ids));
+                    return;
+                  }
+                  std::vector<std::string> all = merge(std::move(*ids));
+                  if (all.empty())
+                    done(Error{Errc::not_found,
+                               cat(author, ": no such author, or no repo of theirs is visible")});
+                  else
+                    done(std::move(all));
+                });
+}
+
+void Client::renew_listing(RepoType type, const std::string& author, Deadline deadline,
+                           Done<std::vector<std::string>> done) {
+  const std::pair<RepoType, std::string> key{type, author};
+  if (!listings_.join(key, std::move(done))) return;
+  upstream_->list_repos(type, author, deadline, [this, key](Result<std::vector<std::string>> ids) {
+    if (!ids) {
+      fetcher_->health().failed(ids.error().code);
+      // No such author is an answer, and is remembered as one.
+      if (ids.error().code == Errc::not_found) ids = std::vector<std::string>{};
+    }
+    if (ids) {
+      fetcher_->health().succeeded();
+      std::erase_if(*ids, [&](const std::string& id) {
+        return !is_valid_repo_id(id) || !id.starts_with(key.second + "/");
+      });
+    }
+    const bool is_ok = ids.ok();
+    auto kept = std::make_shared<Result<std::vector<std::string>>>(std::move(ids));
+    if (!is_ok) {
+      listings_.finish(key, *kept);
+      return;
+    }
+    fetcher_->post(ThreadPool::Priority::demand, [this, key, kept] {
+      const Status stored =
+          store_.index().put_author(source_, key.first, key.second, {**kept, unix_now()});
+      if (!stored.ok()) log_warn(stored.error().with("remembering a listing").message);
+      listings_.finish(key, *kept);
+    });
+  });
+}
+
+// --- contents ---
+
+Result<std::shared_ptr<FileReader>> Client::open(RowId content) {
+  {
+    MutexLock lock(mutex_);
+    const auto found = readers_.find(content);
+    if (found != readers_.end()) return found->second;
+  }
+  std::optional<ContentRow> row = CAKE_TRY(store_.index().find_content(content));
+  if (!row) return Error{Errc::not_found, cat("content ", content, " is not in the index")};
+  auto reader = std::make_shared<FileReader>(fetcher_, std::move(*row));
+  MutexLock lock(mutex_);
+  const auto [place, is_new] = readers_.emplace(content, reader);
+  if (!is_new) return place->second;
+  readers_by_age_.push_front(content);
+  // The oldest that nobody else holds go; those in use stay, however many.
+  for (auto age = readers_by_age_.end();
+       readers_.size() > kMaxReaders && age != readers_by_age_.begin();) {
+    --age;
+    const auto old = readers_.find(*age);
+    if (old->second.use_count() > 1) continue;
+    readers_.erase(old);
+    age = readers_by_age_.erase(age);
+  }
+  return reader;
+}
+
+}  // namespace cake

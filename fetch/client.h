@@ -1,0 +1,129 @@
+// A hub and a store together: names and bytes, from what is known or from the network.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "fetch/fetcher.h"
+#include "fetch/file_reader.h"
+#include "fetch/single_flight.h"
+#include "fetch/upstream.h"
+#include "store/base/metrics.h"
+#include "store/store.h"
+
+namespace cake {
+
+// `offline=`: automatic uses the network and lives without it; yes never uses it; no wants it.
+enum class Offline { automatic, yes, no };
+
+struct ClientOptions {
+  FetchOptions fetch;
+  Offline offline = Offline::automatic;
+  // Seconds after which a branch or tag is looked up again; negative: never (until a pull).
+  int64_t refresh_s = -1;
+  // How long an absent name is remembered, and an author's listing counts as new.
+  int64_t negative_ttl_s = 60;
+  int64_t listing_ttl_s = 60;
+};
+
+// Thread-safe.  Nothing here waits for the network; answers come through Done, at once when they
+// are known locally, else from a thread of the upstream or of the store's pool.
+class Client {
+ public:
+  using SnapshotPtr = std::shared_ptr<const Snapshot>;
+
+  // `source` is Upstream::source() of what the names belong to; `upstream` may be null (offline).
+  // Store and metrics outlive the client.
+  Client(Store& store, std::string source, std::unique_ptr<Upstream> upstream,
+         ClientOptions options, Metrics& metrics);
+  ~Client();
+
+  const std::string& source() const { return source_; }
+  Store& store() { return store_; }
+  bool is_offline() const { return upstream_ == nullptr; }
+  UpstreamHealth& health() { return fetcher_->health(); }
+  const ClientOptions& options() const { return options_; }
+
+  // A repo at a revision.  Known names are answered from the store; `ask_hub` looks the revision up
+  // again first (and falls back to the store when the hub does not answer, unless offline=no).
+  // not_found is remembered for negative_ttl_s.
+  void find_snapshot(const RepoName& repo, const std::string& revision, bool ask_hub,
+                     Deadline deadline, Done<SnapshotPtr> done);
+  // Only what the store knows; nullptr when nothing.
+  Result<SnapshotPtr> find_known_snapshot(const RepoName& repo, const std::string& revision);
+
+  // Ids of an author's repos: the hub's list when there is one, and what is known locally.  A
+  // listing that is too old is answered all the same and renewed behind.
+  void list_author(RepoType type, const std::string& author, Deadline deadline,
+                   Done<std::vector<std::string>> done);
+  // Authors with a repo that the store holds a snapshot of.
+  Result<std::vector<std::string>> known_authors(RepoType type);
+
+  // The reader of a content, shared by all who have it open.
+  Result<std::shared_ptr<FileReader>> open(RowId content);
+
+  // Ends network work; waiting callers get Errc::cancelled.  Then writes out what is fetched.
+  void stop();
+
+ private:
+  using NameKey = std::pair<RepoName, std::string>;  // repo and revision
+
+  void look_up(const NameKey& key, Deadline deadline);
+  void list_commit(const NameKey& key, const RevisionInfo& info, Deadline deadline);
+  Result<SnapshotPtr> adopt(const NameKey& key, const RevisionInfo& info,
+                            std::vector<TreeEntry> entries);
+  void finish(const NameKey& key, Result<SnapshotPtr> result);
+  bool is_known_absent(const NameKey& key) EXCLUDES(mutex_);
+  Result<SnapshotPtr> snapshot_of(RowId repo_row, const std::string& commit) EXCLUDES(mutex_);
+  Result<std::vector<std::string>> known_repos_of(RepoType type, const std::string& author);
+  void renew_listing(RepoType type, const std::string& author, Deadline deadline,
+                     Done<std::vector<std::string>> done);
+
+  // Constant after construction.
+  Store& store_;
+  const std::string source_;
+  const ClientOptions options_;
+  const std::unique_ptr<Upstream> upstream_;
+  const std::shared_ptr<Fetcher> fetcher_;
+
+  SingleFlight<NameKey, SnapshotPtr> lookups_;
+  SingleFlight<std::pair<RepoType, std::string>, std::vector<std::string>> listings_;
+
+  // Guarded by mutex_.  Leaf lock.
+  Mutex mutex_;
+  std::map<NameKey, SteadyTime> absent_until_ GUARDED_BY(mutex_);
+  // Snapshots in use or used lately: a tree of 10,000 files is decoded once.
+  std::map<std::pair<RowId, std::string>, std::weak_ptr<const Snapshot>> live_ GUARDED_BY(mutex_);
+  std::list<SnapshotPtr> recent_ GUARDED_BY(mutex_);
+  std::unordered_map<RowId, std::shared_ptr<FileReader>> readers_ GUARDED_BY(mutex_);
+  std::list<RowId> readers_by_age_ GUARDED_BY(mutex_);  // newest first
+};
+
+// Runs an asynchronous call and waits for its answer: for commands, never on a FUSE worker.
+template <typename T>
+Result<T> wait_for(const std::function<void(Done<T>)>& start) {
+  struct State {
+    std::mutex mutex;
+    std::condition_variable arrived;
+    std::optional<Result<T>> result;
+  };
+  auto state = std::make_shared<State>();
+  start([state](Result<T> result) {
+    const std::lock_guard<std::mutex> lock(state->mutex);
+    state->result.emplace(std::move(result));
+    state->arrived.notify_one();
+  });
+  std::unique_lock<std::mutex> lock(state->mutex);
+  state->arrived.wait(lock, [&] { return state->result.has_value(); });
+  return std::move(*state->result);
+}
+
+}  // namespace cake

@@ -1,0 +1,259 @@
+#include "fetch/fetcher.h"
+
+#include <algorithm>
+
+#include "fetch/file_reader.h"
+#include "store/base/log.h"
+
+namespace cake {
+
+namespace {
+
+// How soon another process's claim is looked at again, and how long it is respected: its holder may
+// be stuck where we are not.
+constexpr Millis kClaimPoll{25};
+constexpr Millis kClaimPatience{30'000};
+// Claims are given back when their bytes are published; so many a second are worth a sync.
+constexpr Millis kReleaseDelay{700};
+
+}  // namespace
+
+// One request under way: cuts the stream of bytes into extents.  Confined to the upstream's thread.
+class RangeFetch final : public RangeSink {
+ public:
+  RangeFetch(std::shared_ptr<Fetcher> fetcher, std::shared_ptr<FileReader> reader,
+             PlannedRange range, Fetcher::RegionKey region, bool is_demand)
+      : fetcher_(std::move(fetcher)),
+        reader_(std::move(reader)),
+        range_(range),
+        region_(region),
+        is_demand_(is_demand),
+        next_(range.first) {
+    if (!is_demand_) fetcher_->background_bytes_ += range_.bytes.length;
+  }
+
+  bool on_bytes(uint64_t offset, ByteSpan bytes) override {
+    if (offset != range_.bytes.offset + received_) return false;
+    received_ += bytes.size();
+    fetcher_->health_.succeeded();
+    while (!bytes.empty()) {
+      if (next_ == range_.first + range_.count) return false;
+      if (!chunk_) {
+        chunk_ = fetcher_->store().buffers().allocate(reader_->extents().at(next_).length);
+        filled_ = 0;
+      }
+      const size_t part = std::min(bytes.size(), chunk_->size() - filled_);
+      std::memcpy(chunk_->bytes().data() + filled_, bytes.data(), part);
+      filled_ += part;
+      bytes = bytes.subspan(part);
+      if (filled_ == chunk_->size()) reader_->arrived(next_++, std::move(chunk_));
+    }
+    return !fetcher_->is_stopping();
+  }
+
+  void on_end(Status status) override {
+    chunk_.reset();
+    if (!is_demand_) fetcher_->background_bytes_ -= range_.bytes.length;
+    const uint64_t end = range_.first + range_.count;
+    if (status.ok() && next_ != end) status = Error{Errc::upstream, "the answer ended early"};
+    if (!status.ok()) fetcher_->health_.failed(status.error().code);
+    std::vector<uint64_t> missing;
+    while (next_ != end) missing.push_back(next_++);
+    if (!missing.empty()) reader_->range_ended(missing, status);
+    fetcher_->leave_region(region_);
+  }
+
+ private:
+  const std::shared_ptr<Fetcher> fetcher_;
+  const std::shared_ptr<FileReader> reader_;
+  const PlannedRange range_;
+  const Fetcher::RegionKey region_;
+  const bool is_demand_;
+  uint64_t next_;  // ordinal being filled
+  uint64_t received_ = 0;
+  size_t filled_ = 0;
+  std::shared_ptr<ChunkBuffer> chunk_;
+};
+
+Fetcher::Fetcher(Store& store, Upstream* upstream, FetchOptions options, Metrics& metrics)
+    : store_(store),
+      upstream_(upstream),
+      options_(options),
+      cache_(store.budget()),
+      bytes_unstored_(metrics.counter("fetch.bytes_unstored")),
+      extents_refetched_(metrics.counter("fetch.extents_refetched")),
+      ranges_requested_(metrics.counter("fetch.ranges_requested")) {}
+
+void Fetcher::stop() {
+  stopping_.store(true, std::memory_order_release);
+  MutexLock lock(mutex_);
+  while (tasks_ != 0) idle_.wait(mutex_);
+}
+
+void Fetcher::post(ThreadPool::Priority priority, std::function<void()> task) {
+  {
+    MutexLock lock(mutex_);
+    if (is_stopping()) return;
+    tasks_++;
+  }
+  store_.pool().post(priority, [self = shared_from_this(), task = std::move(task)] {
+    task();
+    self->task_ended();
+  });
+}
+
+void Fetcher::task_ended() {
+  MutexLock lock(mutex_);
+  if (--tasks_ == 0) idle_.notify_all();
+}
+
+uint64_t Fetcher::readahead_limit() const {
+  const uint64_t limit = store_.budget().limit();
+  // A disk slower than the link slows readahead, never a demanded read.
+  if (store_.chunks().queued_bytes() > limit / 4) return 0;
+  const uint64_t outstanding = background_bytes_.load(std::memory_order_relaxed);
+  const uint64_t most = std::min(options_.readahead.max_window_bytes, limit / 2);
+  return outstanding < most ? most - outstanding : 0;
+}
+
+void Fetcher::start(const std::shared_ptr<FileReader>& reader, std::vector<uint64_t> ordinals,
+                    bool is_demand) {
+  size_t begin = 0;
+  while (begin < ordinals.size()) {
+    const uint64_t region = reader->extents().at(ordinals[begin]).offset / Claims::kRegionBytes;
+    size_t end = begin + 1;
+    while (end < ordinals.size() &&
+           reader->extents().at(ordinals[end]).offset / Claims::kRegionBytes == region)
+      end++;
+    start_region(reader, region,
+                 {ordinals.begin() + static_cast<ptrdiff_t>(begin),
+                  ordinals.begin() + static_cast<ptrdiff_t>(end)},
+                 is_demand, SteadyTime{});
+    begin = end;
+  }
+}
+
+void Fetcher::start_after(Millis delay, const std::shared_ptr<FileReader>& reader,
+                          std::vector<uint64_t> ordinals) {
+  Upstream* const target = upstream();
+  if (target == nullptr) {
+    reader->range_ended(ordinals, Error{Errc::cancelled, "unmounting"});
+    return;
+  }
+  target->after(delay, [self = shared_from_this(), reader, ordinals = std::move(ordinals)] {
+    self->post(ThreadPool::Priority::demand,
+               [self, reader, ordinals] { self->start(reader, ordinals, true); });
+  });
+}
+
+void Fetcher::start_region(const std::shared_ptr<FileReader>& reader, uint64_t region,
+                           std::vector<uint64_t> ordinals, bool is_demand,
+                           SteadyTime waiting_since) {
+  Upstream* const target = upstream();
+  if (target == nullptr) {
+    // What another process of the store has fetched meanwhile is there all the same.
+    ordinals = reader->deliver_stored(ordinals);
+    if (ordinals.empty()) return;
+    reader->range_ended(ordinals,
+                        is_stopping()
+                            ? Error{Errc::cancelled, "unmounting"}
+                            : Error{Errc::offline, "not in the store, and the mount is offline"});
+    return;
+  }
+  const RegionKey key{reader->content().id, region};
+  const Claim claim = enter_region(key);
+  if (claim != Claim::held_before) ordinals = reader->deliver_stored(ordinals);
+  const bool is_patient =
+      waiting_since == SteadyTime{} || steady_now() - waiting_since < kClaimPatience;
+  if (ordinals.empty()) {
+    if (claim != Claim::busy) leave_region(key);
+    return;
+  }
+  if (claim == Claim::busy && is_patient) {
+    const SteadyTime since = waiting_since == SteadyTime{} ? steady_now() : waiting_since;
+    target->after(
+        kClaimPoll, [self = shared_from_this(), reader, region, ordinals, is_demand, since] {
+          self->post(ThreadPool::Priority::demand,
+                     [=] { self->start_region(reader, region, ordinals, is_demand, since); });
+        });
+    return;
+  }
+
+  const std::vector<PlannedRange> ranges =
+      plan_ranges(reader->extents(), ordinals, options_.max_range_bytes, Claims::kRegionBytes);
+  // Each range leaves the region once; it was entered once, or not at all when impatient.
+  for (size_t i = claim == Claim::busy ? 0 : 1; i < ranges.size(); i++) {
+    MutexLock lock(mutex_);
+    regions_[key].active++;
+  }
+  for (const PlannedRange& range : ranges) {
+    ranges_requested_.add();
+    target->read(reader->address(), range.bytes, is_demand,
+                 options_.is_hard ? Deadline::never() : Deadline::after(options_.timeo),
+                 std::make_shared<RangeFetch>(shared_from_this(), reader, range, key, is_demand));
+  }
+}
+
+Fetcher::Claim Fetcher::enter_region(RegionKey key) {
+  {
+    MutexLock lock(mutex_);
+    Region& region = regions_[key];
+    region.active++;
+    if (region.is_claimed) return Claim::held_before;
+  }
+  const Result<bool> taken = store_.claims().try_claim(key.content, key.region);
+  // A claim saves work; without working locks every process fetches for itself.
+  if (!taken) log_warn(taken.error().with("claiming a region").message);
+  MutexLock lock(mutex_);
+  Region& region = regions_[key];
+  if (!taken || *taken) {
+    region.is_claimed = true;
+    return Claim::taken;
+  }
+  if (--region.active == 0) regions_.erase(key);
+  return Claim::busy;
+}
+
+void Fetcher::leave_region(RegionKey key) {
+  bool is_first = false;
+  {
+    MutexLock lock(mutex_);
+    const auto found = regions_.find(key);
+    if (found == regions_.end() || --found->second.active != 0) return;
+    if (!found->second.is_claimed) {
+      regions_.erase(found);
+      return;
+    }
+    is_first = !std::exchange(release_is_due_, true);
+  }
+  Upstream* const target = upstream();
+  if (is_first && target != nullptr)
+    target->after(kReleaseDelay, [self = shared_from_this()] {
+      self->post(ThreadPool::Priority::background, [self] { self->release_idle_regions(); });
+    });
+}
+
+void Fetcher::release_idle_regions() {
+  std::vector<RegionKey> idle;
+  {
+    MutexLock lock(mutex_);
+    release_is_due_ = false;
+    for (const auto& [key, region] : regions_)
+      if (region.active == 0) idle.push_back(key);
+  }
+  // Whoever waits for a claim looks for rows: publish first.
+  store_.chunks().flush_async([self = shared_from_this(), idle = std::move(idle)](Status status) {
+    if (!status.ok()) log_warn(status.error().with("publishing fetched chunks").message);
+    for (const RegionKey& key : idle) {
+      // Under the lock, or a range that enters now would believe in a claim that we give up.
+      MutexLock lock(self->mutex_);
+      const auto found = self->regions_.find(key);
+      if (found == self->regions_.end() || found->second.active != 0) continue;
+      self->regions_.erase(found);
+      const Status released = self->store_.claims().release(key.content, key.region);
+      if (!released.ok()) log_warn(released.error().with("releasing a claim").message);
+    }
+  });
+}
+
+}  // namespace cake

@@ -1,0 +1,108 @@
+// Brings missing extents from the upstream: claims, ranges, retries.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "fetch/chunk_cache.h"
+#include "fetch/health.h"
+#include "fetch/plan.h"
+#include "fetch/readahead.h"
+#include "fetch/upstream.h"
+#include "store/base/metrics.h"
+#include "store/base/mutex.h"
+#include "store/store.h"
+
+namespace cake {
+
+class FileReader;
+
+struct FetchOptions {
+  // Hard, as NFS means it: a network fault makes a read wait and retry for ever.  Soft: an error
+  // after `retrans` retries or `timeo`.
+  bool is_hard = true;
+  Millis timeo{60'000};
+  unsigned retrans = 5;
+  uint64_t max_range_bytes = 8 * kMiB;
+  ReadaheadOptions readahead;
+};
+
+// What all files of a process share for reading: store, upstream, memory, claims.
+// Thread-safe.
+class Fetcher : public std::enable_shared_from_this<Fetcher> {
+ public:
+  // `upstream` may be null (offline=yes).  Store and upstream outlive stop().
+  Fetcher(Store& store, Upstream* upstream, FetchOptions options, Metrics& metrics);
+
+  // After this no new request starts, and nothing of the fetcher's runs on a pool thread.  Waiters
+  // of requests under way are answered when the upstream ends them.
+  void stop() EXCLUDES(mutex_);
+
+  // Fetches extents of `reader` that have a flight there, in rising order.  Never waits for the
+  // network.  Every ordinal comes back through FileReader::arrived or FileReader::range_ended.
+  void start(const std::shared_ptr<FileReader>& reader, std::vector<uint64_t> ordinals,
+             bool is_demand);
+  // The same after a delay; for retries.
+  void start_after(Millis delay, const std::shared_ptr<FileReader>& reader,
+                   std::vector<uint64_t> ordinals);
+
+  // Runs on the store's pool; dropped once stopping.
+  void post(ThreadPool::Priority priority, std::function<void()> task) EXCLUDES(mutex_);
+
+  // How many bytes readahead may ask for now: memory, disk and outstanding requests considered.
+  uint64_t readahead_limit() const;
+
+  Store& store() { return store_; }
+  Upstream* upstream() { return is_stopping() ? nullptr : upstream_; }
+  ChunkCache& cache() { return cache_; }
+  UpstreamHealth& health() { return health_; }
+  const FetchOptions& options() const { return options_; }
+  bool is_stopping() const { return stopping_.load(std::memory_order_acquire); }
+  Counter& bytes_unstored() { return bytes_unstored_; }
+  Counter& extents_refetched() { return extents_refetched_; }
+
+ private:
+  friend class RangeFetch;
+  struct RegionKey {
+    RowId content;
+    uint64_t region;
+    auto operator<=>(const RegionKey&) const = default;
+  };
+  struct Region {
+    unsigned active = 0;      // ranges under way in it
+    bool is_claimed = false;  // the OFD lock is ours
+  };
+
+  enum class Claim { held_before, taken, busy };
+  Claim enter_region(RegionKey key) EXCLUDES(mutex_);
+  void leave_region(RegionKey key) EXCLUDES(mutex_);
+  void release_idle_regions() EXCLUDES(mutex_);
+  void start_region(const std::shared_ptr<FileReader>& reader, uint64_t region,
+                    std::vector<uint64_t> ordinals, bool is_demand, SteadyTime waiting_since);
+  void task_ended() EXCLUDES(mutex_);
+
+  // Constant after construction.
+  Store& store_;
+  Upstream* const upstream_;
+  const FetchOptions options_;
+  ChunkCache cache_;
+  UpstreamHealth health_;
+  Counter& bytes_unstored_;
+  Counter& extents_refetched_;
+  Counter& ranges_requested_;
+
+  std::atomic<bool> stopping_{false};
+  std::atomic<uint64_t> background_bytes_{0};  // asked for ahead, not yet arrived
+
+  // Guarded by mutex_.  Leaf lock.
+  Mutex mutex_;
+  CondVar idle_;
+  unsigned tasks_ GUARDED_BY(mutex_) = 0;
+  std::map<RegionKey, Region> regions_ GUARDED_BY(mutex_);
+  bool release_is_due_ GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace cake

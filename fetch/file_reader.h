@@ -1,0 +1,139 @@
+// A content, readable: any range of it, from memory, the store, or the upstream.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "fetch/fetcher.h"
+#include "store/recipe.h"
+
+namespace cake {
+
+// A part of a chunk: what a read answers.
+struct ChunkSlice {
+  ChunkPtr chunk;
+  uint64_t offset = 0;
+  uint64_t length = 0;
+  ByteSpan bytes() const { return chunk->bytes().subspan(offset, length); }
+};
+
+struct ReadOptions {
+  // The caller can ask again for less (the kernel's page cache can): when the upstream is down, a
+  // range that mixes present and absent bytes fails at once, so that the present ones can be had.
+  bool may_ask_for_less = false;
+  // Feeds the readahead; off for readers that know what they want.
+  bool drives_readahead = true;
+};
+
+// One a content and process, shared by all who read it.  Thread-safe.
+//
+// An extent is in one of: memory (cache, or `unstored_` until its location is known), the store (a
+// location in its segment), a flight (asked for, with the callbacks of those who wait), or nowhere.
+class FileReader : public std::enable_shared_from_this<FileReader> {
+ public:
+  using Slices = std::vector<ChunkSlice>;
+
+  FileReader(std::shared_ptr<Fetcher> fetcher, ContentRow content);
+
+  const ContentRow& content() const { return content_; }
+  uint64_t bytes() const { return content_.bytes; }
+
+  // Answers [offset, offset + length) clamped to the file, in order, from any thread: at once on
+  // this one when nothing is missing.  What is on disk is read on the calling thread.  Returns
+  // whether the range mixes present and absent bytes: `done` may then be a while.
+  bool read(uint64_t offset, uint64_t length, ReadOptions options, Done<Slices> done);
+
+  // Last error of the file since it was opened, for `user.cake.error`.
+  std::optional<std::string> last_error() const EXCLUDES(mutex_);
+  // "safetensors" or "uniform"; empty until the file was cut.
+  std::string cutter_name() const EXCLUDES(mutex_);
+
+  // For the fetcher.
+  FileAddress address() const;
+  const Extents& extents() const { return recipe_->extents; }
+  // Looks the extents up in the index again; answers those still missing after delivering the rest.
+  std::vector<uint64_t> deliver_stored(const std::vector<uint64_t>& ordinals);
+  // A whole extent has come.
+  void arrived(uint64_t ordinal, std::shared_ptr<ChunkBuffer> chunk);
+  // These extents will not come in this attempt.
+  void range_ended(const std::vector<uint64_t>& ordinals, const Status& status);
+
+ private:
+  using Arrival = std::function<void(const Result<ChunkPtr>&)>;
+  struct Flight {
+    std::vector<Arrival> waiters;  // empty: readahead
+    unsigned attempts = 0;
+    unsigned mismatches = 0;
+    SteadyTime since = steady_now();
+  };
+  // Digests and locations of up to kSegmentExtents extents; loaded when first touched.
+  static constexpr uint64_t kSegmentExtents = 1024;
+  struct Segment {
+    std::vector<Digest> digests;
+    std::vector<std::optional<Location>> locations;
+  };
+  struct Known {
+    Digest digest;
+    std::optional<Location> location;
+  };
+  struct ReadOp;
+  struct HeadFetch;
+
+  // --- recipe ---
+  // `then` runs when the recipe is there, or with the error that keeps it away.
+  void with_recipe(Done<std::monostate> then);
+  Result<bool> load_or_cut();
+  void fetch_head(std::shared_ptr<HeadFetch> head);
+  void head_ended(std::shared_ptr<HeadFetch> head, const Status& status);
+  void adopt_head(const Buffer& head);
+  Status store_cut(const Cut& cut, ByteSpan head);
+  void recipe_ready(const Status& status);
+
+  // --- extents ---
+  bool read_extents(uint64_t offset, uint64_t length, ReadOptions options, Done<Slices> done);
+  Result<std::shared_ptr<Segment>> get_segment(uint64_t index) EXCLUDES(mutex_);
+  Result<Known> find_known(uint64_t ordinal);
+  // From memory or the store; nullptr when it must be fetched.
+  ChunkPtr find_local(uint64_t ordinal);
+  ChunkPtr read_stored(uint64_t ordinal);
+  void set_known(uint64_t ordinal, const Digest& digest, std::optional<Location> location)
+      EXCLUDES(mutex_);
+  void put(uint64_t ordinal, std::shared_ptr<const ChunkBuffer> chunk,
+           std::optional<Digest> digest);
+  std::vector<uint64_t> start_readahead(uint64_t offset, uint64_t length);
+  void complete(uint64_t ordinal, const Result<ChunkPtr>& result) EXCLUDES(mutex_);
+  void fail(const std::vector<uint64_t>& ordinals, const Error& error) EXCLUDES(mutex_);
+  void note_retry(const Error& error, ByteRange bytes) EXCLUDES(mutex_);
+  bool should_retry(const Error& error, unsigned attempts, SteadyTime since) const;
+  std::string describe(ByteRange bytes) const;
+
+  // Constant after construction.
+  const std::shared_ptr<Fetcher> fetcher_;
+  const ContentRow content_;
+  const std::string pack_name_;
+
+  // Written once, under mutex_, before is_cut_ becomes true; read freely after.
+  std::optional<Recipe> recipe_;
+  std::atomic<bool> is_cut_{false};
+
+  // Guarded by mutex_.  Before the locks of cache and fetcher, which are leaves.
+  mutable Mutex mutex_;
+  bool is_cutting_ GUARDED_BY(mutex_) = false;
+  std::vector<Done<std::monostate>> recipe_waiters_ GUARDED_BY(mutex_);
+  std::unordered_map<uint64_t, std::shared_ptr<Segment>> segments_ GUARDED_BY(mutex_);
+  std::map<uint64_t, Flight> flights_ GUARDED_BY(mutex_);
+  std::unordered_map<uint64_t, ChunkPtr> unstored_ GUARDED_BY(mutex_);
+  Readahead readahead_ GUARDED_BY(mutex_);
+  std::optional<std::string> last_error_ GUARDED_BY(mutex_);
+  SteadyTime next_log_ GUARDED_BY(mutex_){};
+  // A soft mount's failure, answered from memory until then: under MAP_POPULATE the kernel repeats
+  // a failed read for ever.
+  SteadyTime failed_until_ GUARDED_BY(mutex_){};
+  std::optional<Error> remembered_failure_ GUARDED_BY(mutex_);
+};
+
+}  // namespace cake
