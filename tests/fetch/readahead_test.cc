@@ -26,7 +26,9 @@ TEST(Readahead, ARunIsReadAheadInAGrowingWindow) {
     const ByteRange ask = readahead.on_access(offset, kMiB, kPlenty);
     if (ask.length == 0) continue;
     EXPECT_GE(ask.offset, offset + kMiB) << "asks for what is being read";
-    if (asked_to != 0) EXPECT_EQ(ask.offset, asked_to) << "leaves a gap or asks twice";
+    if (asked_to != 0) {
+      EXPECT_EQ(ask.offset, asked_to) << "leaves a gap or asks twice";
+    }
     asked_to = ask.end();
   }
   EXPECT_GE(asked_to, (256 + 64) * kMiB) << "the window did not grow";
