@@ -78,7 +78,6 @@ void add_serve(CLI::App& app, Run& run);
 void add_config(CLI::App& app, Run& run);  // config, env
 void add_doctor(CLI::App& app, Run& run);
 void add_completion(CLI::App& app, Run& run);
-void add_serve(CLI::App& app, Run& run);
 
 }  // namespace cake
 
