@@ -12,7 +12,6 @@ namespace {
 CodecChoice codec_choice(const std::string& name) {
   if (name == "raw") return CodecChoice::raw;
   if (name == "zstd") return CodecChoice::zstd;
-  if (name == "rans") return CodecChoice::rans;
   return CodecChoice::automatic;
 }
 
@@ -57,6 +56,8 @@ ClientOptions client_options(const Config& config) {
 }
 
 Result<std::unique_ptr<Store>> open_store(const Config& config, Metrics& metrics) {
+  if (config.text("codec") == "rans")  // not written by this version: better refused than ignored
+    return Error{Errc::unsupported, "codec=rans is not supported by this version"};
   return Store::open(store_options(config), metrics);
 }
 
@@ -73,10 +74,12 @@ Result<std::unique_ptr<Session>> Session::open(const Config& config) {
     session->http_ = std::make_unique<HttpClient>(http_options(config), *session->metrics_);
     HubOptions hub;
     hub.endpoint = endpoint;
-    hub.token_file = config.text("token_file");
-    upstream = CAKE_TRY(make_hub(*session->http_, hub));
+    upstream = std::make_unique<HubUpstream>(
+        *session->http_, hub, std::make_shared<Credentials>(config.text("token_file")),
+        *session->metrics_);
   }
-  session->client_ = std::make_unique<Client>(*session->store_, hub_source(endpoint),
+  // Offline as online, names belong to the same source.
+  session->client_ = std::make_unique<Client>(*session->store_, cat("hf:", endpoint.str()),
                                               std::move(upstream), options, *session->metrics_);
   return session;
 }
