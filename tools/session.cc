@@ -86,6 +86,8 @@ Result<std::unique_ptr<Session>> Session::open(const Config& config) {
 
 Session::~Session() {
   if (client_) client_->stop();
+  // Ends the calls under way, whose answers go to the client.
+  http_.reset();
 }
 
 Result<std::shared_ptr<const Snapshot>> Session::find_snapshot(const Reference& reference,
