@@ -260,13 +260,16 @@ Result<std::optional<RepoRow>> Index::find_repo(const std::string& source, const
 Result<std::vector<RepoRow>> Index::list_repos(const std::string& source) {
   MutexLock lock(impl_->read_mutex);
   Statement rows = impl_->reader->prepare(
-      "SELECT repo.id, repo.type, repo.name FROM repo JOIN source ON source.id = repo.source"
+      "SELECT repo.id, repo.type, repo.name,"
+      " EXISTS (SELECT 1 FROM snapshot WHERE snapshot.repo = repo.id)"
+      " FROM repo JOIN source ON source.id = repo.source"
       " WHERE source.name = ?1 ORDER BY repo.type, repo.name");
   rows.bind(source);
   std::vector<RepoRow> repos;
   while (CAKE_TRY(rows.step()))
     repos.push_back(
-        {rows.number(0), RepoName{static_cast<RepoType>(rows.number(1)), rows.text(2)}});
+        {rows.number(0), RepoName{static_cast<RepoType>(rows.number(1)), rows.text(2)},
+         rows.number(3) != 0});
   return repos;
 }
 

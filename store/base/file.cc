@@ -35,6 +35,10 @@ Error errno_error(int error_number, std::string_view what) {
   return Error{code, cat(what, ": ", std::strerror(error_number))};
 }
 
+Error last_error(std::string_view what) {
+  return errno_error(errno, what);
+}
+
 File::~File() {
   if (fd_ >= 0) ::close(fd_);
 }

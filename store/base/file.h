@@ -16,6 +16,8 @@ namespace cake {
 // errno as an Error: ENOSPC and EDQUOT give no_space, ENOENT not_found, EACCES and EPERM denied,
 // EINTR cancelled, the rest io.  `what` names the call and path.
 Error errno_error(int error_number, std::string_view what);
+// The same for what errno says now: call it right after the system call that failed.
+Error last_error(std::string_view what);
 
 // Owns a descriptor.  Thread-compatible; positional reads and writes may run concurrently.
 class File {

@@ -10,7 +10,7 @@ namespace cake {
 class ZstdCodec final : public Codec {
  public:
   CodecId id() const override { return CodecId::zstd; }
-  // A chunk of 128 KiB or more is sampled first, so that one that does not compress costs a tenth
+  // A chunk of 128 KiB or more is sampled first: one that does not compress costs about a hundredth
   // of an attempt.
   Result<std::optional<Buffer>> encode(ByteSpan plain, Dtype dtype) const override;
   // Writes into `plain` only and allocates nothing but a context a thread, once.
