@@ -75,13 +75,22 @@ struct Node {
   uint32_t first_child = 0, child_count = 0;  // directories: children are adjacent ordinals
 };
 
+// Ordinals are 32 bits, and a node takes 20 times the 2 bytes that a hostile path spends on one.
+constexpr size_t kMaxNodes = size_t{1} << 26;
+
 // Immutable, so thread-safe; shared by everyone who looks at the commit.
 class Snapshot {
  public:
-  // Sorts; drops invalid paths, duplicates and files that are also directories, counting them in
-  // dropped().  `content_ids[i]` belongs to the i-th entry of `entries` (row ids of the index).
+  // Sorts; drops invalid paths, duplicates (the first stays), files that are also directories, and
+  // what would make more than kMaxNodes of them, counting them in dropped().  `content_ids[i]`
+  // belongs to the i-th entry of `entries` (row ids of the index).
   Snapshot(RepoName repo, std::string commit, int64_t date, std::vector<TreeEntry> entries,
            std::vector<uint64_t> content_ids);
+  // Nodes view the names in entries(): moving keeps those in place, copying would not.
+  Snapshot(const Snapshot&) = delete;
+  Snapshot& operator=(const Snapshot&) = delete;
+  Snapshot(Snapshot&&) = default;
+  Snapshot& operator=(Snapshot&&) = default;
 
   const RepoName& repo() const { return repo_; }
   const std::string& commit() const { return commit_; }
@@ -98,8 +107,9 @@ class Snapshot {
   // Index in entries().
   std::optional<uint32_t> find_entry(std::string_view path) const;
 
-  // The entries as stored in the index and in packs (man/cakefs-store.5); decode is total on
-  // hostile bytes.  Errors: corrupt.
+  // The entries as stored in the index and in packs (man/cakefs-store.5), in the order given;
+  // decode is total on hostile bytes, and what it makes is at most some 70 times their length.
+  // Errors: corrupt.
   static Buffer encode_entries(const std::vector<TreeEntry>& entries);
   static Result<std::vector<TreeEntry>> decode_entries(ByteSpan bytes);
 

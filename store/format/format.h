@@ -61,8 +61,9 @@ class Extents {
 // Which cutter a file's name asks for; what its bytes say decides in the end.
 Cutter wanted_cutter(std::string_view path);
 
-// How many bytes of the head `cutter` needs next, given those at hand: 0 when it can decide.
-// uniform needs none.  Never more than kMaxSafetensorsHeaderBytes + 8.
+// How long a head (counted from the start of the file) `cutter` needs next, given the one at hand:
+// 0 when that one is enough to decide.  uniform needs none.  Never more than
+// kMaxSafetensorsHeaderBytes + 8.
 uint64_t head_bytes_needed(Cutter cutter, ByteSpan head, uint64_t file_bytes);
 
 struct Cut {

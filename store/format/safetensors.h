@@ -19,15 +19,16 @@ Result<uint64_t> safetensors_header_bytes(ByteSpan first_8, uint64_t file_bytes)
 // Maps a safetensors header to its layout.  Pure: no I/O; input is hostile.
 //
 // `header` is the start of the file, at least safetensors_header_bytes() long; bytes after the
-// header are ignored.  Refuses what the reference reader refuses, and duplicate names, which two
-// readers could take differently.  An unknown dtype is accepted with the size its offsets give.
+// header are ignored.  Refuses what the reference reader refuses, duplicate names, which two
+// readers could take differently, and more than 1,024 dimensions or 2^20 members of "__metadata__".
+// An unknown dtype is accepted with the size its offsets give.
 //
 // Errors: corrupt   with the reason, for the log
 Result<Layout> parse_safetensors(ByteSpan header, uint64_t file_bytes);
 
 // Bits an element of the type takes; 0 for Dtype::bytes.
 unsigned dtype_bits(Dtype dtype);
-// "BF16", ...; nullopt / Dtype::bytes for what we do not know.
+// By the header's spelling ("BF16"); an unknown name is Dtype::bytes, whose own name is "bytes".
 Dtype dtype_from_name(std::string_view name);
 std::string_view dtype_name(Dtype dtype);
 

@@ -1,0 +1,142 @@
+#include "store/codec/zstd.h"
+
+#include <zstd.h>
+#include <zstd_errors.h>
+
+#include <array>
+#include <memory>
+
+namespace cake {
+
+namespace {
+
+// Headers, configuration and integers repeat strings that a search finds.
+constexpr int kBytesLevel = 3;
+// Weights hold no matches worth searching: level 3 gives the same size more slowly (measured).
+constexpr int kFloatLevel = 1;
+
+// The sample: slices this long, evenly spread.  Together 32 KiB, so a 1 MiB chunk is seen at every
+// 64 KiB; what repeats only over longer distances is missed.
+constexpr size_t kSliceBytes = 2 * kKiB;
+constexpr size_t kSlices = 16;
+constexpr size_t kSampledFrom = 128 * kKiB;
+
+// Encoding that gains less than 1.5 % is not worth decoding on every read.
+constexpr size_t worthwhile_bytes(size_t plain_bytes) {
+  return plain_bytes - plain_bytes / 1000 * 15 - plain_bytes % 1000 * 15 / 1000;
+}
+// The sample is too short to show every match, so half that gain there is worth an attempt.
+constexpr size_t promising_bytes(size_t sample_bytes) {
+  return sample_bytes - sample_bytes * 75 / 10000;
+}
+
+struct FreeContext {
+  void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
+  void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
+};
+// A context is a few hundred KiB of tables; one a thread is kept, since making it costs more than
+// encoding a small chunk.
+ZSTD_CCtx* compression_context() {
+  thread_local const std::unique_ptr<ZSTD_CCtx, FreeContext> context(ZSTD_createCCtx());
+  return context.get();
+}
+ZSTD_DCtx* decompression_context() {
+  thread_local const std::unique_ptr<ZSTD_DCtx, FreeContext> context(ZSTD_createDCtx());
+  return context.get();
+}
+
+int level_for(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::f4:
+    case Dtype::f6_e2m3:
+    case Dtype::f6_e3m2:
+    case Dtype::f8_e5m2:
+    case Dtype::f8_e4m3:
+    case Dtype::f8_e8m0:
+    case Dtype::f8_e4m3fnuz:
+    case Dtype::f8_e5m2fnuz:
+    case Dtype::f16:
+    case Dtype::bf16:
+    case Dtype::f32:
+    case Dtype::c64:
+    case Dtype::f64:
+      return kFloatLevel;
+    default:
+      return kBytesLevel;
+  }
+}
+
+// Compresses into `out`; nullopt when it does not fit.
+Result<std::optional<size_t>> compress(ByteSpan plain, int level, MutableByteSpan out) {
+  ZSTD_CCtx* context = compression_context();
+  if (!context) return Error{Errc::io, "zstd: no memory for a context"};
+  const size_t size =
+      ZSTD_compressCCtx(context, out.data(), out.size(), plain.data(), plain.size(), level);
+  if (!ZSTD_isError(size)) return size;
+  if (ZSTD_getErrorCode(size) == ZSTD_error_dstSize_tooSmall) return std::nullopt;
+  return Error{Errc::io, cat("zstd: ", ZSTD_getErrorName(size))};
+}
+
+Result<bool> is_promising(ByteSpan plain) {
+  std::array<std::byte, kSliceBytes * kSlices> sample;
+  const size_t stride = (plain.size() - kSliceBytes) / (kSlices - 1);
+  for (size_t i = 0; i < kSlices; i++)
+    std::memcpy(&sample[i * kSliceBytes], &plain[i * stride], kSliceBytes);
+  std::array<std::byte, promising_bytes(kSliceBytes * kSlices)> encoded;
+  return CAKE_TRY(compress(sample, kFloatLevel, encoded)).has_value();
+}
+
+Error corrupt(std::string_view reason) {
+  return Error{Errc::corrupt, cat("zstd: ", reason)};
+}
+
+// What RFC 8878, 3.1.1.1 says of the window; the library's own reading of it is not public API.
+// `frame` begins with the magic number.
+std::optional<uint64_t> window_bytes(ByteSpan frame, uint64_t content_bytes) {
+  constexpr unsigned kSingleSegment = 0x20;
+  const auto descriptor = static_cast<unsigned>(frame[4]);
+  if (descriptor & kSingleSegment) return content_bytes;
+  if (frame.size() < 6) return std::nullopt;
+  const auto window = static_cast<unsigned>(frame[5]);
+  const uint64_t base = uint64_t{1} << (10 + (window >> 3));
+  return base + base / 8 * (window & 7);
+}
+
+// One frame, exactly as long as `encoded`, of exactly `plain_bytes`.
+Status check_frame(ByteSpan encoded, uint64_t plain_bytes) {
+  if (encoded.size() < 5 || load_le32(encoded.data()) != ZSTD_MAGICNUMBER)
+    return corrupt("not a frame");
+  const unsigned long long content = ZSTD_getFrameContentSize(encoded.data(), encoded.size());
+  if (content == ZSTD_CONTENTSIZE_ERROR) return corrupt("bad frame header");
+  if (content != plain_bytes) return corrupt("the frame holds another length than the chunk");
+  const std::optional<uint64_t> window = window_bytes(encoded, plain_bytes);
+  if (!window || *window > plain_bytes) return corrupt("window beyond the chunk");
+  if (ZSTD_findFrameCompressedSize(encoded.data(), encoded.size()) != encoded.size())
+    return corrupt("truncated, or bytes after the frame");
+  return {};
+}
+
+}  // namespace
+
+Result<std::optional<Buffer>> ZstdCodec::encode(ByteSpan plain, Dtype dtype) const {
+  if (plain.size() >= kSampledFrom && !CAKE_TRY(is_promising(plain))) return std::nullopt;
+  // Given no more room than is worth taking, the library itself stops when there is no gain.
+  Buffer encoded(worthwhile_bytes(plain.size()));
+  const std::optional<size_t> size = CAKE_TRY(compress(plain, level_for(dtype), encoded));
+  if (!size) return std::nullopt;
+  encoded.resize(*size);
+  return encoded;
+}
+
+Status ZstdCodec::decode(ByteSpan encoded, MutableByteSpan plain) const {
+  CAKE_TRY(check_frame(encoded, plain.size()));
+  ZSTD_DCtx* context = decompression_context();
+  if (!context) return Error{Errc::io, "zstd: no memory for a context"};
+  const size_t size =
+      ZSTD_decompressDCtx(context, plain.data(), plain.size(), encoded.data(), encoded.size());
+  if (ZSTD_isError(size)) return corrupt(ZSTD_getErrorName(size));
+  if (size != plain.size()) return corrupt("the frame is shorter than it says");
+  return {};
+}
+
+}  // namespace cake
