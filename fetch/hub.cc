@@ -1,0 +1,145 @@
+#include "fetch/hub.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "fetch/hub_reader.h"
+
+namespace cake {
+namespace {
+
+constexpr size_t kMaxPages = 20'000;
+constexpr size_t kMaxItems = 2'000'000;
+
+std::string api_path(const RepoName& repo, std::string_view call, const std::string& revision) {
+  return cat("/api/", repo_type_plural(repo.type), "/", encode_path(repo.id), "/", call, "/",
+             encode_segment(revision));
+}
+
+// A list that comes in pages, each naming the next by a Link.  `Item` is what it is a list of.
+template <typename Item>
+class Paging : public std::enable_shared_from_this<Paging<Item>> {
+ public:
+  using Parse = Status (*)(std::string_view page, std::vector<Item>& items);
+
+  Paging(std::shared_ptr<HubSession> session, HubQuestion question, Deadline deadline, Parse parse,
+         Done<std::vector<Item>> done)
+      : session_(std::move(session)),
+        question_(std::move(question)),
+        deadline_(std::move(deadline)),
+        parse_(parse),
+        done_(std::move(done)) {}
+
+  void ask(const Url& url) {
+    // A hub that leads us in a circle would do so for ever.
+    if (!seen_.insert(url.str()).second) return fail("the list's pages go in a circle");
+    if (seen_.size() > kMaxPages) return fail("the list has too many pages");
+    session_->get(url, question_, deadline_,
+                  [self = this->shared_from_this()](Result<HubSession::Answer> answer) {
+                    if (!answer) return self->done_(std::move(answer).error());
+                    self->take(*answer);
+                  });
+  }
+
+ private:
+  void take(const HubSession::Answer& answer) {
+    if (Status status = parse_(answer.http.body, items_); !status)
+      return end(status.error().with(question_.what));
+    if (items_.size() > kMaxItems) return fail("the list is too long");
+    const std::optional<std::string> next = find_next_link(answer.http.head);
+    if (!next) return done_(std::move(items_));
+    const Result<Url> url = session_->target(answer.url, *next);
+    if (!url) return end(url.error().with(question_.what));
+    if (!url->same_origin(answer.url)) return fail("the list goes on at another host");
+    ask(*url);
+  }
+
+  void end(Error error) { done_(std::move(error)); }
+  void fail(std::string_view why) { end(Error{Errc::upstream, cat(question_.what, ": ", why)}); }
+
+  const std::shared_ptr<HubSession> session_;
+  const HubQuestion question_;
+  const Deadline deadline_;
+  const Parse parse_;
+  const Done<std::vector<Item>> done_;
+  // Confined to the HTTP thread of each answer in turn.
+  std::unordered_set<std::string> seen_;
+  std::vector<Item> items_;
+};
+
+// Some hubs compare authors without case, and a link may name anything.
+bool is_repo_of(std::string_view id, std::string_view author) {
+  return id.size() > author.size() + 1 && id[author.size()] == '/' &&
+         std::equal(
+             author.begin(), author.end(), id.begin(),
+             [](unsigned char a, unsigned char b) { return std::tolower(a) == std::tolower(b); }) &&
+         is_valid_repo_id(id);
+}
+
+}  // namespace
+
+HubUpstream::HubUpstream(HttpClient& http, HubOptions options,
+                         std::shared_ptr<const Credentials> credentials, Metrics& metrics)
+    : session_(
+          std::make_shared<HubSession>(http, std::move(options), std::move(credentials), metrics)),
+      reader_(std::make_shared<HubReader>(session_, metrics)) {}
+
+HubUpstream::~HubUpstream() = default;
+
+std::string HubUpstream::source() const {
+  return "hf:" + session_->endpoint().str();
+}
+
+void HubUpstream::resolve_revision(const RepoName& repo, const std::string& revision,
+                                   Deadline deadline, Done<RevisionInfo> done) {
+  HubQuestion question = session_->question(repo, cat(repo.id, " at ", revision));
+  auto take = [repo, revision, what = question.what,
+               done = std::move(done)](Result<HubSession::Answer> answer) {
+    if (!answer) return done(std::move(answer).error());
+    Result<RevisionInfo> info = parse_revision_info(answer->http.body);
+    if (!info) return done(info.error().with(what));
+    if (is_commit(revision) && info->commit != revision)
+      return done(Error{Errc::upstream, what + ": the hub answers for another commit"});
+    if (!is_valid_repo_id(info->canonical_id)) info->canonical_id = repo.id;
+    done(std::move(info));
+  };
+  session_->get(session_->url(api_path(repo, "revision", revision)), std::move(question),
+                std::move(deadline), std::move(take));
+}
+
+void HubUpstream::list_tree(const RepoName& repo, const std::string& commit, Deadline deadline,
+                            Done<std::vector<TreeEntry>> done) {
+  auto paging = std::make_shared<Paging<TreeEntry>>(
+      session_, session_->question(repo, cat("files of ", repo.id, " at ", commit)),
+      std::move(deadline), &parse_tree_page, std::move(done));
+  paging->ask(session_->url(api_path(repo, "tree", commit), "recursive=true"));
+}
+
+void HubUpstream::list_repos(RepoType type, const std::string& author, Deadline deadline,
+                             Done<std::vector<std::string>> done) {
+  const std::string what = cat(repo_type_plural(type), " of ", author);
+  auto take = [author, what, done = std::move(done)](Result<std::vector<std::string>> ids) {
+    if (!ids) return done(std::move(ids).error());
+    std::erase_if(*ids, [&](const std::string& id) { return !is_repo_of(id, author); });
+    // The hub answers an empty list for an author that there is not.
+    if (ids->empty()) return done(Error{Errc::not_found, what + ": none that we may see"});
+    done(std::move(ids));
+  };
+  HubQuestion question{
+      .what = what, .repo_page = session_->url("/" + encode_segment(author)).str(), .token = ""};
+  auto paging = std::make_shared<Paging<std::string>>(
+      session_, std::move(question), std::move(deadline), &parse_repo_page, std::move(take));
+  paging->ask(session_->url(cat("/api/", repo_type_plural(type)),
+                            cat("author=", encode_segment(author), "&limit=1000")));
+}
+
+void HubUpstream::read(const FileAddress& file, ByteRange range, bool is_demand, Deadline deadline,
+                       std::shared_ptr<RangeSink> sink) {
+  reader_->read(file, range, is_demand, std::move(deadline), std::move(sink));
+}
+
+void HubUpstream::after(Millis delay, std::function<void()> task) {
+  session_->http().after(delay, std::move(task));
+}
+
+}  // namespace cake

@@ -1,0 +1,156 @@
+#include "fetch/hub_session.h"
+
+#include <algorithm>
+#include <random>
+
+namespace cake {
+namespace {
+
+// A page of a tree that no paging cuts: half a million files.
+constexpr uint64_t kMaxAnswerBytes = 64 * kMiB;
+constexpr unsigned kMaxRedirects = 8;
+constexpr Millis kWaitSlice{100};  // how soon a waiting call sees that it was cancelled
+
+bool is_redirect(int status) {
+  return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
+uint64_t random_number() {
+  thread_local std::minstd_rand generator{std::random_device{}()};
+  return generator();
+}
+
+}  // namespace
+
+struct HubSession::Get {
+  Url first_url;  // a retry starts here
+  Url url;
+  HubQuestion question;
+  Deadline deadline;
+  OnceDone<Answer> done;
+  unsigned redirects = 0;
+  unsigned failures = 0;
+  bool is_away = false;  // a redirect has left the hub: no token any more
+};
+
+HubSession::HubSession(HttpClient& http, HubOptions options,
+                       std::shared_ptr<const Credentials> credentials, Metrics& metrics)
+    : http_(http),
+      credentials_(std::move(credentials)),
+      options_(std::move(options)),
+      retries_made_(metrics.counter("fetch.retries_made")) {}
+
+Url HubSession::url(std::string path, std::string query) const {
+  Url url = options_.endpoint;
+  url.path += path;
+  url.query = std::move(query);
+  return url;
+}
+
+Result<Url> HubSession::target(const Url& page, std::string_view reference) const {
+  Result<Url> parsed = page.resolve(reference);
+  if (!parsed) return Error{Errc::upstream, "bad redirect or link: " + parsed.error().message};
+  Url url = *std::move(parsed);
+  const bool names_default =
+      url.scheme == "https" && url.host == "huggingface.co" && url.port == 443;
+  if (names_default && !url.same_origin(options_.endpoint)) {
+    Url ours = this->url(url.path, url.query);
+    if (ours != page) url = std::move(ours);
+  }
+  if (page.scheme == "https" && url.scheme == "http")
+    return Error{Errc::upstream, "redirect or link from https to http refused: " + url.redacted()};
+  return url;
+}
+
+Result<std::string> HubSession::authorize(const Url& url, std::vector<HttpHeader>& headers) const {
+  if (!url.same_origin(options_.endpoint)) return std::string();
+  std::string token = CAKE_TRY(credentials_->token());
+  if (!token.empty()) headers.push_back({"Authorization", "Bearer " + token});
+  return token;
+}
+
+HubQuestion HubSession::question(const RepoName& repo, std::string what) const {
+  const std::string prefix =
+      repo.type == RepoType::model ? "/" : cat("/", repo_type_plural(repo.type), "/");
+  return HubQuestion{
+      .what = std::move(what), .repo_page = url(prefix + encode_path(repo.id)).str(), .token = ""};
+}
+
+void HubSession::get(Url url, HubQuestion question, Deadline deadline, Done<Answer> done) {
+  send(std::make_shared<Get>(
+      Get{url, url, std::move(question), std::move(deadline), OnceDone<Answer>(std::move(done))}));
+}
+
+void HubSession::send(std::shared_ptr<Get> call) {
+  HttpRequest request;
+  request.url = call->url.str();
+  request.deadline = call->deadline;
+  call->question.token.clear();
+  if (!call->is_away) {
+    Result<std::string> token = authorize(call->url, request.headers);
+    if (!token) return call->done(std::move(token).error().with(call->question.what));
+    call->question.token = *std::move(token);
+  }
+  http_get(http_, std::move(request), kMaxAnswerBytes,
+           [this, self = shared_from_this(), call](Result<HttpAnswer> result) {
+             take(call, std::move(result));
+           });
+}
+
+void HubSession::take(std::shared_ptr<Get> call, Result<HttpAnswer> result) {
+  if (!result) {
+    Error error = result.error().with(call->question.what);
+    if (!is_transient(error.code) || call->deadline.has_passed()) return call->done(error);
+    return retry(call, std::move(error), std::nullopt);
+  }
+  const int status = result->head.status;
+  if (status >= 200 && status < 300) return call->done(Answer{*std::move(result), call->url});
+  if (is_redirect(status)) return follow(call, *result);
+  const HubFailure failure = parse_failure(result->head, result->body);
+  Error error = failure_error(failure, call->question);
+  if (!is_transient_status(status)) return call->done(std::move(error));
+  retry(call, std::move(error), asked_delay(result->head, unix_now()));
+}
+
+void HubSession::follow(std::shared_ptr<Get> call, const HttpAnswer& answer) {
+  const std::string_view location = answer.head.find("location");
+  if (location.empty() || ++call->redirects > kMaxRedirects)
+    return call->done(Error{Errc::upstream, call->question.what + ": redirected without end"});
+  Result<Url> next = target(call->url, location);
+  if (!next) return call->done(next.error().with(call->question.what));
+  call->url = *std::move(next);
+  call->is_away = call->is_away || !call->url.same_origin(options_.endpoint);
+  send(std::move(call));
+}
+
+void HubSession::retry(std::shared_ptr<Get> call, Error error, std::optional<Millis> asked) {
+  const Millis own = backoff_delay(options_.backoff, ++call->failures, random_number());
+  const Millis delay = std::max(own, asked.value_or(own));
+  // The last error says more than "deadline passed".
+  if (steady_now() + delay >= call->deadline.at()) return call->done(std::move(error));
+  retries_made_.add();
+  call->url = call->first_url;
+  call->is_away = false;
+  call->redirects = 0;
+  wait(delay, call->deadline,
+       [this, self = shared_from_this(), call, error = std::move(error)](Status status) {
+         if (!status) return call->done(status.error().with(error.message));
+         send(call);
+       });
+}
+
+void HubSession::wait(Millis delay, Deadline deadline, Done<void> task) {
+  wait_until(steady_now() + delay, std::move(deadline), OnceDone<void>(std::move(task)));
+}
+
+void HubSession::wait_until(SteadyTime until, Deadline deadline, OnceDone<void> task) {
+  if (Status status = deadline.check(); !status) return task(std::move(status));
+  const SteadyTime now = steady_now();
+  if (now >= until) return task({});
+  const Millis slice =
+      std::min(kWaitSlice, std::max(Millis(1), std::chrono::ceil<Millis>(until - now)));
+  http_.after(slice, [this, self = shared_from_this(), until, deadline = std::move(deadline),
+                      task = std::move(task)] { wait_until(until, deadline, task); });
+}
+
+}  // namespace cake

@@ -1,0 +1,95 @@
+// Asking a hub for metadata: token, redirects, retries, errors.  Shared by all calls of
+// HubUpstream.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "fetch/credentials.h"
+#include "fetch/http.h"
+#include "fetch/hub_parse.h"
+#include "fetch/retry.h"
+#include "fetch/upstream.h"
+#include "fetch/url.h"
+#include "store/base/metrics.h"
+
+namespace cake {
+
+struct HubOptions {
+  Url endpoint;  // of parse_endpoint
+  BackoffOptions backoff;
+};
+
+// A callback that is called exactly once, if by nobody else then, with cancelled, when the last
+// copy goes away: timers of a client that shuts down are dropped, and their callers must hear.
+template <typename T>
+class OnceDone {
+ public:
+  explicit OnceDone(Done<T> done) : state_(std::make_shared<State>(std::move(done))) {}
+  void operator()(Result<T> result) const {
+    if (state_->done) std::exchange(state_->done, nullptr)(std::move(result));
+  }
+
+ private:
+  struct State {
+    explicit State(Done<T> callback) : done(std::move(callback)) {}
+    ~State() {
+      if (done) done(Error{Errc::cancelled, "shutting down"});
+    }
+    Done<T> done;
+  };
+  std::shared_ptr<State> state_;
+};
+
+// Calls under way keep it alive, so nobody waits for them; `http` and `metrics` outlive them all.
+// Thread-safe.
+class HubSession : public std::enable_shared_from_this<HubSession> {
+ public:
+  HubSession(HttpClient& http, HubOptions options, std::shared_ptr<const Credentials> credentials,
+             Metrics& metrics);
+
+  const Url& endpoint() const { return options_.endpoint; }
+  HttpClient& http() { return http_; }
+
+  // endpoint + `path` ("/api/..."), with `query`.
+  Url url(std::string path, std::string query = "") const;
+
+  // A redirect's or link's target as seen from `page`.  A mirror's answers may name
+  // https://huggingface.co: that is us, unless it is where `page` points anyway.
+  // Errors: upstream, when malformed or from https to http.
+  Result<Url> target(const Url& page, std::string_view reference) const;
+
+  // Adds the token, if `url` is the hub's.  Answers the token sent ("" for none).
+  Result<std::string> authorize(const Url& url, std::vector<HttpHeader>& headers) const;
+
+  HubQuestion question(const RepoName& repo, std::string what) const;
+
+  // GET of a whole 2xx answer.  Transient failures are asked again until the deadline; `url` is
+  // updated in the answer by redirects.
+  struct Answer {
+    HttpAnswer http;
+    Url url;  // after redirects
+  };
+  void get(Url url, HubQuestion question, Deadline deadline, Done<Answer> done);
+
+  // Runs `task` after `delay`, or earlier with an Error when the deadline ends the wait.
+  void wait(Millis delay, Deadline deadline, Done<void> task);
+
+ private:
+  struct Get;  // a call of get under way
+  void send(std::shared_ptr<Get> call);
+  void take(std::shared_ptr<Get> call, Result<HttpAnswer> result);
+  void follow(std::shared_ptr<Get> call, const HttpAnswer& answer);
+  void retry(std::shared_ptr<Get> call, Error error, std::optional<Millis> asked);
+  void wait_until(SteadyTime until, Deadline deadline, OnceDone<void> task);
+
+  // Constant after construction.
+  HttpClient& http_;  // outlives this
+  const std::shared_ptr<const Credentials> credentials_;
+  const HubOptions options_;
+  Counter& retries_made_;
+};
+
+}  // namespace cake
