@@ -39,10 +39,12 @@ class ChunkStore {
   static constexpr uint64_t kGroupBytes = 64 * kMiB;
   static constexpr Millis kGroupDelay{1000};
 
-  // Opens DIR/packs; salvages the uncommitted tails of packs whose writer is gone.
+  // Opens DIR/packs (made by the caller); salvages the uncommitted tails of packs whose writer is
+  // gone.
   static Result<std::unique_ptr<ChunkStore>> open(const std::string& directory, Index& index,
                                                   BufferPool& buffers, ThreadPool& pool,
-                                                  CodecChoice codec, Metrics& metrics);
+                                                  CodecChoice codec, Metrics& metrics,
+                                                  uint64_t pack_bytes = 4 * kGiB);
   // Flushes; errors are logged.
   ~ChunkStore();
 
@@ -55,7 +57,8 @@ class ChunkStore {
   // Plain bytes waiting to be written.
   uint64_t queued_bytes() const;
 
-  // Everything put before this call is durable and published, or its error was reported.
+  // Everything put before this call is durable and published, or its error was reported.  Not from
+  // a task of the pool, which may be what it waits for.
   Status flush();
   // As flush, without waiting; `done` runs on a store thread.
   void flush_async(std::function<void(Status)> done);

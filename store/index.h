@@ -87,11 +87,13 @@ struct RecipeRow {
 
 // One extent that is now stored, or was found to equal a stored chunk.
 struct PublishedExtent {
-  RowId content = 0;
+  RowId content = 0;  // 0: not known here; only the chunk row is written
   uint64_t ordinal = 0;
   Digest digest;
   // Set when this publication brings the bytes; empty when the chunk row exists already.
   std::optional<Location> location;
+  // The extent's length, where there is no location; 0: as the chunk row says.
+  uint32_t plain_bytes = 0;
 };
 
 struct Usage {
@@ -105,7 +107,7 @@ struct Usage {
 // What is cached of one content.
 struct Cached {
   uint64_t bytes = 0;         // of its extents that have a chunk row
-  uint64_t stored_bytes = 0;  // encoded bytes of those
+  uint64_t stored_bytes = 0;  // encoded bytes of those, each chunk counted once
 };
 
 // Thread-safe: calls are serialised on one connection a thread of work (reads, writes).  Every call
@@ -152,6 +154,8 @@ class Index {
 
   // --- contents and recipes ---
   Result<std::optional<ContentRow>> find_content(RowId id);
+  // By what packs call it (content_pack_name).
+  Result<std::optional<RowId>> find_content_by_name(const Digest& name);
   Status set_verified(RowId content, bool verified);
   // Batched by the caller.
   Status touch_contents(std::span<const RowId> contents, int64_t now);
@@ -178,6 +182,7 @@ class Index {
     uint64_t committed_bytes = 0;  // the file is salvaged from here after a crash
     bool sealed = false;           // no writer will append again
   };
+  // The row of that name is made when absent.
   Result<uint32_t> add_pack(const std::string& name);
   Result<std::optional<PackRow>> find_pack(uint32_t id);
   Result<std::vector<PackRow>> list_packs();

@@ -4,10 +4,12 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <utility>
 
@@ -115,6 +117,27 @@ Status File::write_at(uint64_t offset, ByteSpan bytes) const {
   return {};
 }
 
+Status File::write_parts_at(uint64_t offset, std::span<const ByteSpan> parts) const {
+  std::vector<iovec> pieces;
+  for (const ByteSpan part : parts)
+    if (!part.empty())
+      pieces.push_back({const_cast<std::byte*>(part.data()), part.size()});  // only read from
+  size_t first = 0;
+  while (first < pieces.size()) {
+    const int count = static_cast<int>(std::min<size_t>(pieces.size() - first, IOV_MAX));
+    ssize_t put = ::pwritev(fd_, &pieces[first], count, static_cast<off_t>(offset));
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return here("write", path_);
+    offset += static_cast<uint64_t>(put);
+    while (first < pieces.size() && static_cast<size_t>(put) >= pieces[first].iov_len)
+      put -= static_cast<ssize_t>(pieces[first++].iov_len);
+    if (put == 0) continue;
+    pieces[first].iov_base = static_cast<std::byte*>(pieces[first].iov_base) + put;
+    pieces[first].iov_len -= static_cast<size_t>(put);
+  }
+  return {};
+}
+
 Status File::append(ByteSpan bytes) const {
   size_t done = 0;
   while (done < bytes.size()) {
@@ -140,6 +163,13 @@ Result<uint64_t> File::size() const {
   struct stat facts {};
   if (::fstat(fd_, &facts) != 0) return here("stat", path_);
   return static_cast<uint64_t>(facts.st_size);
+}
+
+Result<uint64_t> File::find_data(uint64_t offset) const {
+  const off_t found = ::lseek(fd_, static_cast<off_t>(offset), SEEK_DATA);
+  if (found >= 0) return static_cast<uint64_t>(found);
+  if (errno == ENXIO) return size();  // nothing but hole behind it
+  return here("seek in", path_);
 }
 
 Result<uint64_t> File::disk_bytes() const {
@@ -222,8 +252,19 @@ Status remove_file(const std::string& path) {
   return {};
 }
 
+Status rename_file(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) return here("rename", from);
+  return {};
+}
+
 bool path_exists(const std::string& path) {
   return ::access(path.c_str(), F_OK) == 0;
+}
+
+Result<unsigned> path_owner(const std::string& path) {
+  struct stat facts {};
+  if (::stat(path.c_str(), &facts) != 0) return here("stat", path);
+  return static_cast<unsigned>(facts.st_uid);
 }
 
 Result<std::vector<std::string>> list_directory(const std::string& path) {

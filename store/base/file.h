@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,10 +45,15 @@ class File {
   // corrupt when the file ends before `out` is full.
   Status read_exactly_at(uint64_t offset, MutableByteSpan out) const;
   Status write_at(uint64_t offset, ByteSpan bytes) const;
+  // The parts one after the other, in as few system calls as the kernel takes.
+  Status write_parts_at(uint64_t offset, std::span<const ByteSpan> parts) const;
   Status append(ByteSpan bytes) const;
   Status sync_data() const;
   Status truncate(uint64_t bytes) const;
   Result<uint64_t> size() const;
+  // The first offset at or behind `offset` that is not in a hole; the file's size when there is
+  // none.
+  Result<uint64_t> find_data(uint64_t offset) const;
   // Bytes that the file occupies on disk (st_blocks).
   Result<uint64_t> disk_bytes() const;
   // Gives the blocks of the range back to the disk; the file keeps its length and reads as zeros.
@@ -69,7 +75,10 @@ class File {
 Status make_directories(const std::string& path, unsigned mode = 0755);
 Status sync_directory(const std::string& path);
 Status remove_file(const std::string& path);  // absent is fine
+Status rename_file(const std::string& from, const std::string& to);
 bool path_exists(const std::string& path);
+// User id of the owner; not_found when absent.
+Result<unsigned> path_owner(const std::string& path);
 // Names in a directory, sorted, without "." and "..".
 Result<std::vector<std::string>> list_directory(const std::string& path);
 // Whole file, at most `limit` bytes (more is an error); not_found when absent.

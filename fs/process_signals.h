@@ -1,0 +1,23 @@
+// Is somebody who waits for us about to die?
+//
+// The kernel sends no INTERRUPT for background reads, and holds a killed process in an O_DIRECT
+// read or an unanswered LOOKUP until we answer.  So whoever parks requests asks here, from time to
+// time, and answers EINTR to those whose process cannot use an answer.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string_view>
+
+namespace cake {
+
+// `pid` as in fuse_ctx: the *thread* that asks.  True when SIGKILL is pending for it or its
+// process, or when it is gone.  0 (a process of another pid namespace) and what cannot be read
+// count as alive: any other signal, or doubt, must not end a read (EINTR under a page fault is
+// SIGBUS).
+bool has_fatal_signal_pending(pid_t pid);
+
+// The same question to the text of /proc/PID/status.
+bool says_fatal_signal_pending(std::string_view status);
+
+}  // namespace cake

@@ -1,0 +1,97 @@
+#include "fs/worker_process.h"
+
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "store/base/bytes.h"
+
+namespace cake {
+
+WorkerProcess::WorkerProcess(const std::vector<std::string>& arguments,
+                             KeeperDescriptors descriptors)
+    : descriptors_(descriptors) {
+  words_.push_back("cake");
+  words_.push_back(kWorkerCommand);
+  words_.push_back(kKeeperCommand);
+  words_.push_back(cat(kKeeperVariable, "=", descriptors.fuse, ",", descriptors.memory));
+  words_.insert(words_.end(), arguments.begin(), arguments.end());
+  worker_argv_ = {words_[0].data(), words_[1].data()};
+  keeper_argv_ = {words_[0].data(), words_[2].data()};
+  for (size_t i = 4; i < words_.size(); i++) {
+    worker_argv_.push_back(words_[i].data());
+    keeper_argv_.push_back(words_[i].data());
+  }
+  worker_argv_.push_back(nullptr);
+  keeper_argv_.push_back(nullptr);
+  const std::string prefix = cat(kKeeperVariable, "=");
+  for (char** entry = environ; *entry != nullptr; entry++)
+    if (strncmp(*entry, prefix.c_str(), prefix.size()) != 0) environment_.push_back(*entry);
+  environment_.push_back(words_[3].data());
+  environment_.push_back(nullptr);
+}
+
+pid_t WorkerProcess::start(int oom_score_adj) {
+  const pid_t keeper = getpid();
+  const pid_t pid = fork();
+  if (pid == 0) execute_worker(keeper, oom_score_adj);
+  return pid;
+}
+
+// Between fork and exec.  Mask and ignored signals outlive the exec, so that every thread of the
+// worker starts with them.
+void WorkerProcess::execute_worker(pid_t keeper, int oom_score_adj) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != keeper) _exit(127);  // it died before the line above
+  set_oom_score_adj(oom_score_adj);
+  for (const int ignored : {SIGINT, SIGHUP, SIGPIPE}) signal(ignored, SIG_IGN);
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGTERM);
+  sigprocmask(SIG_SETMASK, &blocked, nullptr);
+  // Kernels before 5.11 lack the flag; the keeper's own descriptors are close-on-exec anyway.
+  syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC);
+  keep_descriptors(true);
+  execve("/proc/self/exe", worker_argv_.data(), environment_.data());
+  dprintf(2, "cake: starting the worker: %s\n", strerror(errno));
+  _exit(127);
+}
+
+void WorkerProcess::replace_keeper(const char* program) {
+  keep_descriptors(true);
+  execve(program, keeper_argv_.data(), environment_.data());
+  const int failed = errno;
+  keep_descriptors(false);
+  errno = failed;
+}
+
+void WorkerProcess::keep_descriptors(bool is_kept) {
+  for (const int fd : {descriptors_.fuse, descriptors_.memory})
+    fcntl(fd, F_SETFD, is_kept ? 0 : FD_CLOEXEC);
+}
+
+void set_oom_score_adj(int value) {
+  const int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return;  // advice: without /proc, or without the right to lower it, we stay as we are
+  dprintf(fd, "%d", value);
+  close(fd);
+}
+
+int get_oom_score_adj() {
+  char text[32] = {};
+  const int fd = open("/proc/self/oom_score_adj", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  const ssize_t got = read(fd, text, sizeof text - 1);
+  close(fd);
+  return got > 0 ? atoi(text) : 0;
+}
+
+}  // namespace cake

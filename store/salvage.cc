@@ -1,0 +1,217 @@
+#include "store/salvage.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "store/base/fault.h"
+#include "store/base/log.h"
+#include "store/pack_record.h"
+
+namespace cake {
+
+namespace {
+
+// Chunks and what refers to them are published in portions, so that a whole lost index does not
+// have to fit in memory or in one transaction.
+constexpr size_t kPortion = 2000;
+
+// An entry's payload, whole and with the digest that its header gives; nullopt when torn or
+// damaged.
+Result<std::optional<ChunkPtr>> read_entry(const LockedPack& pack, const PackEntry& entry,
+                                           BufferPool& buffers) {
+  Location location;
+  location.pack = pack.row.id;
+  location.offset = entry.payload_offset();
+  location.encoded_bytes = entry.header.payload_bytes;
+  location.plain_bytes = entry.header.plain_bytes;
+  location.codec = entry.header.codec;
+  location.checksum = entry.header.checksum;
+  Result<ChunkPtr> plain = [&]() -> Result<ChunkPtr> {
+    if (entry.header.kind == EntryKind::chunk)
+      return read_chunk(location, buffers, [&](MutableByteSpan out) {
+        return pack.file.read_exactly_at(location.offset, out);
+      });
+    auto buffer = buffers.allocate(entry.header.payload_bytes);
+    CAKE_TRY(pack.file.read_exactly_at(location.offset, buffer->bytes()));
+    return ChunkPtr(std::move(buffer));
+  }();
+  if (!plain) {
+    // A codec of a newer program cannot be checked, so it is not indexed either.
+    const Errc code = plain.error().code;
+    if (code == Errc::corrupt || code == Errc::unsupported) return std::nullopt;
+    return plain.error();
+  }
+  if (blake3((*plain)->bytes()) != entry.header.digest) return std::nullopt;
+  return std::optional<ChunkPtr>(*plain);
+}
+
+class Salvage {
+ public:
+  Salvage(Index& index, BufferPool& buffers) : index_(index), buffers_(buffers) {}
+
+  // Names make the content rows that everything else refers to.
+  Status salvage_names(LockedPack& pack) {
+    return scan(pack, [&](const PackEntry& entry) -> Status {
+      const bool is_snapshot = entry.header.kind == EntryKind::snapshot;
+      if (!is_snapshot && entry.header.kind != EntryKind::ref) return {};
+      const std::optional<ChunkPtr> payload = CAKE_TRY(read_entry(pack, entry, buffers_));
+      if (!payload) return {};
+      const Status done =
+          is_snapshot ? put_snapshot((*payload)->bytes()) : put_ref((*payload)->bytes());
+      return pass_over_damage(pack, entry, done);
+    });
+  }
+
+  Status salvage_chunks(LockedPack& pack) {
+    uint64_t good_end = pack.row.committed_bytes;
+    const auto each = [&](const PackEntry& entry) -> Status {
+      const std::optional<ChunkPtr> payload = CAKE_TRY(read_entry(pack, entry, buffers_));
+      if (!payload) return {};
+      good_end = entry.end();
+      CAKE_TRY(pass_over_damage(pack, entry, take(pack, entry, (*payload)->bytes())));
+      return extents_.size() < kPortion ? Status() : publish(pack, good_end);
+    };
+    CAKE_TRY(scan(pack, each));
+    CAKE_TRY(publish(pack, good_end));
+    CAKE_TRY(pack.file.truncate(good_end));
+    pack.row.committed_bytes = good_end;
+    return {};
+  }
+
+ private:
+  Status scan(LockedPack& pack, const std::function<Status(const PackEntry&)>& each) {
+    const uint64_t file_bytes = CAKE_TRY(pack.file.size());
+    return scan_pack(pack.file, pack.header, pack.row.committed_bytes, file_bytes, each);
+  }
+
+  // A record that does not parse has been written by a faulty program: it is lost, not the pack.
+  Status pass_over_damage(const LockedPack& pack, const PackEntry& entry, const Status& status) {
+    if (status || status.error().code != Errc::corrupt) return status;
+    log_warn(
+        cat("salvage of ", pack.file.path(), " at ", entry.offset, ": ", status.error().message));
+    return {};
+  }
+
+  Status put_snapshot(ByteSpan payload) {
+    SnapshotRecord record = CAKE_TRY(decode_snapshot_record(payload));
+    const RowId repo = CAKE_TRY(index_.get_repo(record.source, record.repo));
+    CAKE_TRY(index_.put_snapshot(repo, record.commit, record.date, std::move(record.entries)));
+    return {};
+  }
+
+  Status put_ref(ByteSpan payload) {
+    const RefRecord record = CAKE_TRY(decode_ref_record(payload));
+    const RowId repo = CAKE_TRY(index_.get_repo(record.source, record.repo));
+    const std::optional<RefRow> known = CAKE_TRY(index_.find_ref(repo, record.ref.revision));
+    if (known && known->resolved_at >= record.ref.resolved_at) return {};
+    return index_.put_ref(repo, record.ref);
+  }
+
+  Status take(const LockedPack& pack, const PackEntry& entry, ByteSpan payload) {
+    const std::optional<RowId> content =
+        CAKE_TRY(index_.find_content_by_name(entry.header.content));
+    if (entry.header.kind == EntryKind::chunk) {
+      PublishedExtent extent;
+      extent.content = content.value_or(0);
+      extent.ordinal = entry.header.ordinal;
+      extent.digest = entry.header.digest;
+      extent.location = Location{pack.row.id,
+                                 entry.payload_offset(),
+                                 entry.header.payload_bytes,
+                                 entry.header.plain_bytes,
+                                 entry.header.codec,
+                                 entry.header.checksum};
+      extents_.push_back(extent);
+    }
+    if (entry.header.kind == EntryKind::recipe && content) {
+      const RecipeRecord record = CAKE_TRY(decode_recipe_record(payload));
+      CAKE_TRY(index_.put_recipe(*content, record.recipe));
+    }
+    if (entry.header.kind == EntryKind::recipe_segment && content)
+      for (const SegmentItem& item : CAKE_TRY(decode_segment_record(payload)))
+        extents_.push_back({*content, item.ordinal, item.digest, std::nullopt, item.plain_bytes});
+    return {};
+  }
+
+  Status publish(const LockedPack& pack, uint64_t good_end) {
+    // A killed process leaves bytes in the page cache only; a row must not be there before them.
+    CAKE_TRY(pack.file.sync_data());
+    fault_point("salvage.synced");
+    CAKE_TRY(index_.publish(extents_, pack.row.id, good_end));
+    fault_point("salvage.published");
+    if (!extents_.empty())
+      log_info(cat("salvaged ", extents_.size(), " extents of ", pack.file.path()));
+    extents_.clear();
+    return {};
+  }
+
+  Index& index_;
+  BufferPool& buffers_;
+  std::vector<PublishedExtent> extents_;
+};
+
+}  // namespace
+
+Result<ChunkPtr> read_chunk(const Location& location, BufferPool& buffers,
+                            const std::function<Status(MutableByteSpan)>& read) {
+  const auto corrupt = [&](std::string_view what) {
+    return Error{Errc::corrupt,
+                 cat("chunk at ", location.offset, " of pack ", location.pack, ": ", what)};
+  };
+  // From disk, so bounded before anything is allocated.
+  if (location.plain_bytes > kChunkBytes || location.encoded_bytes > 2 * kChunkBytes)
+    return corrupt("impossible length");
+  auto plain = buffers.allocate(location.plain_bytes);
+  if (location.codec == CodecId::raw) {
+    if (location.encoded_bytes != location.plain_bytes) return corrupt("raw, of another length");
+    CAKE_TRY(read(plain->bytes()));
+  } else {
+    const Codec* const codec = CAKE_TRY(find_codec(location.codec));
+    const auto encoded = buffers.allocate(location.encoded_bytes);
+    CAKE_TRY(read(encoded->bytes()));
+    CAKE_TRY(codec->decode(encoded->bytes(), plain->bytes()));
+  }
+  // Disks lie: unchecked, a flipped bit becomes a silently wrong weight.  A fast checksum is enough
+  // here: the digest was checked on the way in, and reads are hot.
+  if (xxh3(plain->bytes()) != location.checksum) return corrupt("checksum differs");
+  return ChunkPtr(std::move(plain));
+}
+
+Status salvage(Index& index, BufferPool& buffers, std::span<LockedPack> packs) {
+  Salvage work(index, buffers);
+  for (LockedPack& pack : packs) CAKE_TRY(work.salvage_names(pack));
+  for (LockedPack& pack : packs) CAKE_TRY(work.salvage_chunks(pack));
+  return {};
+}
+
+Status salvage_directory(const std::string& directory, Index& index, BufferPool& buffers) {
+  // Files before rows: a file without a row in a later list has no writer that is about to add it,
+  // once its lock can be taken.
+  const std::vector<std::string> names = CAKE_TRY(list_directory(directory));
+  std::vector<Index::PackRow> rows = CAKE_TRY(index.list_packs());
+  std::set<std::string> known;
+  for (const Index::PackRow& row : rows) known.insert(row.name);
+  for (const std::string& name : names)
+    if (name.ends_with(".pack") && !known.contains(name)) {
+      const File file = CAKE_TRY(File::open(directory + "/" + name, File::Mode::read_write));
+      if (!CAKE_TRY(file.try_lock({}, true))) continue;
+      rows.push_back({CAKE_TRY(index.add_pack(name)), name, 0, false});
+    }
+
+  std::vector<LockedPack> packs;
+  for (const Index::PackRow& row : rows) {
+    if (row.sealed) continue;
+    auto locked = lock_pack(directory, index, row);
+    if (!locked) {
+      log_warn(cat("pack left alone: ", locked.error().message));
+      continue;
+    }
+    if (*locked && CAKE_TRY((*locked)->file.size()) > (*locked)->row.committed_bytes)
+      packs.push_back(std::move(**locked));
+  }
+  return salvage(index, buffers, packs);
+}
+
+}  // namespace cake

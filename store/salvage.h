@@ -1,0 +1,30 @@
+// What a dead writer left behind its last commit: checked by digest, indexed, and the rest cut off.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+
+#include "store/base/memory.h"
+#include "store/base/result.h"
+#include "store/index.h"
+#include "store/pack.h"
+
+namespace cake {
+
+// The plain bytes of a chunk entry, from a file, decoded and with the checksum compared.
+// `read` fills a span from the payload.  Errors: corrupt, and those of `read`.
+Result<ChunkPtr> read_chunk(const Location& location, BufferPool& buffers,
+                            const std::function<Status(MutableByteSpan)>& read);
+
+// Indexes what lies behind the committed bytes of `packs`, which this process holds locked: names
+// first, from all of them, then chunks and recipes, durable before their rows.  Cuts the torn rest
+// off and brings `committed_bytes` up to date.  Stopped anywhere, it can be done again.
+Status salvage(Index& index, BufferPool& buffers, std::span<LockedPack> packs);
+
+// At opening: salvages every unsealed pack of the directory whose writer is gone, packs that the
+// index does not know included; so a store whose index was lost is made again from its packs.
+// A pack that cannot be salvaged is logged and left alone.
+Status salvage_directory(const std::string& directory, Index& index, BufferPool& buffers);
+
+}  // namespace cake

@@ -1,0 +1,37 @@
+#include "tools/command.h"
+
+#include <gtest/gtest.h>
+
+namespace cake {
+namespace {
+
+// The table of man/cake.1, row by row: scripts branch on these numbers.
+TEST(Command, ExitStatuses) {
+  EXPECT_EQ(exit_status(Errc::not_found), 3);
+  EXPECT_EQ(exit_status(Errc::denied), 4);
+  EXPECT_EQ(exit_status(Errc::no_space), 5);
+  EXPECT_EQ(exit_status(Errc::offline), 6);
+  EXPECT_EQ(exit_status(Errc::timeout), 1);
+  EXPECT_EQ(exit_status(Errc::rate_limited), 1);
+  EXPECT_EQ(exit_status(Errc::upstream), 1);
+  EXPECT_EQ(exit_status(Errc::corrupt), 1);
+  EXPECT_EQ(exit_status(Errc::io), 1);
+  EXPECT_EQ(exit_status(Errc::cancelled), 130);
+  EXPECT_EQ(exit_status(Errc::invalid), 2);
+  EXPECT_EQ(exit_status(Errc::unsupported), 2);
+}
+
+TEST(Command, FormatFollowsFlagsThenTerminal) {
+  Globals globals;
+  EXPECT_EQ(choose_format(globals, true), Format::human);
+  EXPECT_EQ(choose_format(globals, false), Format::tabs);
+  globals.format = "human";
+  EXPECT_EQ(choose_format(globals, false), Format::human);
+  globals.json = true;
+  EXPECT_EQ(choose_format(globals, true), Format::json);
+  globals.quiet = true;
+  EXPECT_EQ(choose_format(globals, true), Format::quiet);
+}
+
+}  // namespace
+}  // namespace cake

@@ -1,0 +1,146 @@
+// cake du (df)
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <ostream>
+
+#include "tools/session.h"
+#include "tools/store_view.h"
+#include "tools/table.h"
+
+namespace cake {
+namespace {
+
+struct Arguments {
+  std::vector<std::string> references;
+  std::string by;
+};
+
+// Adds the contents of a repo to a growing set; what the set then takes more is the repo's share,
+// so that shares add up and what several repos have in common counts for the first.
+class Shares {
+ public:
+  explicit Shares(Index& index) : index_(index) {}
+
+  Result<Index::SetUsage> add(const std::vector<RowId>& contents) {
+    std::vector<RowId> both;
+    std::set_union(all_.begin(), all_.end(), contents.begin(), contents.end(),
+                   std::back_inserter(both));
+    all_ = std::move(both);
+    const Index::SetUsage now = CAKE_TRY(index_.set_usage(all_));
+    Index::SetUsage share;
+    share.logical_bytes = now.logical_bytes - std::min(before_.logical_bytes, now.logical_bytes);
+    share.plain_bytes = now.plain_bytes - std::min(before_.plain_bytes, now.plain_bytes);
+    share.encoded_bytes = now.encoded_bytes - std::min(before_.encoded_bytes, now.encoded_bytes);
+    before_ = now;
+    return share;
+  }
+  const Index::SetUsage& total() const { return before_; }
+
+ private:
+  Index& index_;
+  std::vector<RowId> all_;  // sorted
+  Index::SetUsage before_;
+};
+
+Table make_table() {
+  return Table({{"WHAT"},
+                {"LOGICAL", true},
+                {"AFTER DEDUPE", true},
+                {"AFTER COMPRESSION", true},
+                {"ON DISK", true},
+                {"RECLAIMABLE", true}});
+}
+
+void add_row(Table& table, const std::string& what, const Index::SetUsage& usage,
+             uint64_t disk_bytes, uint64_t reclaimable) {
+  table.add({what, Bytes{usage.logical_bytes}, Bytes{usage.plain_bytes}, Bytes{usage.encoded_bytes},
+             Bytes{disk_bytes}, Bytes{reclaimable}});
+}
+
+// One line a repo, then what belongs to none, then the sum.
+Status add_repos(Table& table, Store& store) {
+  Index& index = store.index();
+  Shares shares(index);
+  uint64_t own_bytes = 0;
+  for (const StoredRepo& repo : CAKE_TRY(list_stored_repos(index))) {
+    const RepoContents contents = CAKE_TRY(repo_contents(index, repo, ""));
+    const uint64_t own = CAKE_TRY(index.set_usage(contents.ids)).exclusive_encoded_bytes;
+    const Index::SetUsage share = CAKE_TRY(shares.add(contents.ids));
+    own_bytes += own;
+    add_row(table, stored_name(repo.row.name), share, share.encoded_bytes, own);
+  }
+  const uint64_t disk_bytes = CAKE_TRY(store.disk_bytes());
+  const Index::SetUsage total = shares.total();
+  const uint64_t encoded = total.encoded_bytes;
+  if (encoded > own_bytes) add_row(table, "(shared by repos)", {}, 0, encoded - own_bytes);
+  if (disk_bytes > encoded) add_row(table, "(index, padding)", {}, disk_bytes - encoded, 0);
+  add_row(table, "TOTAL", total, std::max(disk_bytes, encoded), std::max(encoded, own_bytes));
+  return {};
+}
+
+Status add_store(Table& table, Store& store) {
+  const Usage usage = CAKE_TRY(store.index().usage());
+  const Index::SetUsage sum{usage.logical_bytes, usage.plain_bytes, usage.encoded_bytes, 0};
+  add_row(table, store.directory(), sum, CAKE_TRY(store.disk_bytes()), usage.encoded_bytes);
+  return {};
+}
+
+Status add_references(Table& table, Store& store, const std::vector<std::string>& references) {
+  Index& index = store.index();
+  const std::vector<StoredRepo> repos = CAKE_TRY(list_stored_repos(index));
+  Shares shares(index);
+  uint64_t own_bytes = 0;
+  for (const std::string& text : references) {
+    const Reference reference = CAKE_TRY(parse_reference(text));
+    bool is_known = false;
+    for (const StoredRepo& repo : repos) {
+      if (repo.row.name != reference.repo) continue;
+      std::string commit;
+      for (const RefRow& ref : repo.refs)
+        if (ref.revision == reference.revision) commit = ref.commit;
+      if (is_commit(reference.revision)) commit = reference.revision;
+      if (!reference.revision.empty() && commit.empty()) continue;
+      is_known = true;
+      const RepoContents contents = CAKE_TRY(repo_contents(index, repo, commit));
+      const uint64_t own = CAKE_TRY(index.set_usage(contents.ids)).exclusive_encoded_bytes;
+      const Index::SetUsage share = CAKE_TRY(shares.add(contents.ids));
+      own_bytes += own;
+      add_row(table, reference.text(), share, share.encoded_bytes, own);
+    }
+    if (!is_known) return Error{Errc::not_found, reference.text() + " is not in the store"};
+  }
+  const Index::SetUsage& total = shares.total();
+  if (references.size() > 1) add_row(table, "TOTAL", total, total.encoded_bytes, own_bytes);
+  return {};
+}
+
+int run_du(Context& context, const Arguments& arguments) {
+  Metrics metrics;
+  const std::unique_ptr<Store> store = CAKE_TRY_RUN(context, open_store(context.config, metrics));
+  Table table = make_table();
+  if (!arguments.references.empty())
+    CAKE_TRY_RUN(context, add_references(table, *store, arguments.references));
+  else if (arguments.by == "repo")
+    CAKE_TRY_RUN(context, add_repos(table, *store));
+  else
+    CAKE_TRY_RUN(context, add_store(table, *store));
+  table.print(context.format, context.out, context.globals.no_truncate ? 0 : terminal_width());
+  return kExitOk;
+}
+
+}  // namespace
+
+void add_du(CLI::App& app, Run& run) {
+  CLI::App* verb = app.add_subcommand("du", "Show what the store takes, and what it saves");
+  verb->alias("df");
+  const auto arguments = std::make_shared<Arguments>();
+  verb->add_option("REF", arguments->references, "Only these repos or revisions");
+  verb->add_option("--by", arguments->by, "repo: one line each")
+      ->check(CLI::IsMember({"repo"}))
+      ->type_name("WHAT");
+  verb->callback([arguments, &run] {
+    run = [arguments](Context& context) { return run_du(context, *arguments); };
+  });
+}
+
+}  // namespace cake

@@ -1,0 +1,62 @@
+#include "tools/command.h"
+
+#include <unistd.h>
+
+#include <iostream>
+
+namespace cake {
+
+int exit_status(Errc code) {
+  switch (code) {
+    case Errc::not_found:
+      return 3;
+    case Errc::denied:
+      return 4;
+    case Errc::no_space:
+      return 5;
+    case Errc::offline:
+      return 6;
+    case Errc::cancelled:
+      return kExitInterrupted;
+    case Errc::invalid:
+    case Errc::unsupported:
+      return kExitUsage;
+    case Errc::timeout:
+    case Errc::rate_limited:
+    case Errc::upstream:
+    case Errc::corrupt:
+    case Errc::io:
+      return kExitFailed;
+  }
+  return kExitFailed;
+}
+
+Format choose_format(const Globals& globals, bool stdout_is_terminal) {
+  if (globals.quiet || globals.format == "quiet") return Format::quiet;
+  if (globals.json || globals.format == "json") return Format::json;
+  if (globals.format == "human") return Format::human;
+  return stdout_is_terminal ? Format::human : Format::tabs;
+}
+
+int fail(Context& context, const Error& error) {
+  context.err << "cake: " << error.message << '\n';
+  return exit_status(error.code);
+}
+
+void say(Context& context, std::string_view message) {
+  if (!context.globals.quiet) context.err << message << '\n';
+}
+
+bool is_confirmed(Context& context, const std::string& question) {
+  if (context.globals.yes) return true;
+  if (isatty(STDIN_FILENO) == 0) {
+    context.err << "cake: " << question << " (give -y to answer yes)\n";
+    return false;
+  }
+  context.err << question << " [y/N] " << std::flush;
+  std::string answer;
+  std::getline(std::cin, answer);
+  return answer == "y" || answer == "Y" || answer == "yes";
+}
+
+}  // namespace cake

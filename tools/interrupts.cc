@@ -1,0 +1,31 @@
+#include "tools/interrupts.h"
+
+#include <pthread.h>
+
+#include <ctime>
+
+namespace cake {
+
+Interrupts::Interrupts() {
+  sigemptyset(&signals_);
+  sigaddset(&signals_, SIGINT);
+  sigaddset(&signals_, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals_, &before_);
+}
+
+Interrupts::~Interrupts() {
+  // What came and was seen must not end the process now.
+  while (has_come_) {
+    const timespec at_once{};
+    if (sigtimedwait(&signals_, nullptr, &at_once) < 0) break;
+  }
+  pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+}
+
+bool Interrupts::has_come() {
+  const timespec at_once{};
+  if (!has_come_ && sigtimedwait(&signals_, nullptr, &at_once) >= 0) has_come_ = true;
+  return has_come_;
+}
+
+}  // namespace cake

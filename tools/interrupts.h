@@ -1,0 +1,26 @@
+// SIGINT and SIGTERM as a question that can be asked, for commands that must tidy up.
+#pragma once
+
+#include <csignal>
+
+namespace cake {
+
+// From its construction on the two signals are blocked, also in threads made later, and only noted.
+// Make it before any thread.  Confined to the main thread.
+class Interrupts {
+ public:
+  Interrupts();
+  ~Interrupts();
+  Interrupts(const Interrupts&) = delete;
+  Interrupts& operator=(const Interrupts&) = delete;
+
+  // One of them has come since the start; stays true.
+  bool has_come();
+
+ private:
+  sigset_t signals_;
+  sigset_t before_;
+  bool has_come_ = false;
+};
+
+}  // namespace cake

@@ -1,0 +1,109 @@
+#include "tools/session.h"
+
+#include <algorithm>
+
+#include "fetch/credentials.h"
+#include "fetch/hub.h"
+#include "store/base/version.h"
+
+namespace cake {
+namespace {
+
+CodecChoice codec_choice(const std::string& name) {
+  if (name == "raw") return CodecChoice::raw;
+  if (name == "zstd") return CodecChoice::zstd;
+  if (name == "rans") return CodecChoice::rans;
+  return CodecChoice::automatic;
+}
+
+Offline offline_choice(const std::string& name) {
+  if (name == "yes") return Offline::yes;
+  if (name == "no") return Offline::no;
+  return Offline::automatic;
+}
+
+}  // namespace
+
+StoreOptions store_options(const Config& config) {
+  StoreOptions options;
+  options.directory = config.store_directory();
+  options.codec = codec_choice(config.text("codec"));
+  options.mem_cache_bytes = config.size("mem_cache");
+  return options;
+}
+
+HttpOptions http_options(const Config& config) {
+  HttpOptions options;
+  options.max_conns = static_cast<unsigned>(std::max<uint64_t>(1, *config.count("max_conns")));
+  options.proxy = config.text("proxy");
+  options.ca_file = config.text("cafile");
+  options.user_agent = cat("cakefs/", version());
+  return options;
+}
+
+ClientOptions client_options(const Config& config) {
+  ClientOptions options;
+  options.fetch.is_hard = config.boolean("hard");
+  options.fetch.timeo = Millis(1000 * std::max<uint64_t>(1, *config.seconds("timeo")));
+  options.fetch.retrans = static_cast<unsigned>(*config.count("retrans"));
+  options.fetch.readahead.max_window_bytes = config.size("readahead");
+  options.fetch.readahead.is_enabled =
+      config.text("prefetch") != "off" && config.size("readahead") > 0;
+  options.offline = offline_choice(config.text("offline"));
+  if (const std::optional<uint64_t> refresh = config.seconds("refresh"))
+    options.refresh_s = static_cast<int64_t>(*refresh);
+  options.negative_ttl_s = static_cast<int64_t>(*config.seconds("neg_ttl"));
+  return options;
+}
+
+Result<std::unique_ptr<Store>> open_store(const Config& config, Metrics& metrics) {
+  return Store::open(store_options(config), metrics);
+}
+
+Result<std::unique_ptr<Session>> Session::open(const Config& config) {
+  std::unique_ptr<Session> session(new Session());
+  session->default_revision_ = config.text("rev");
+  const ClientOptions options = client_options(config);
+  session->name_timeout_ = options.fetch.timeo;
+  session->metrics_ = std::make_unique<Metrics>();
+  session->store_ = CAKE_TRY(open_store(config, *session->metrics_));
+  const Url endpoint = CAKE_TRY(parse_endpoint(config.text("endpoint")));
+  std::unique_ptr<Upstream> upstream;
+  if (options.offline != Offline::yes) {
+    session->http_ = std::make_unique<HttpClient>(http_options(config), *session->metrics_);
+    HubOptions hub;
+    hub.endpoint = endpoint;
+    hub.token_file = config.text("token_file");
+    upstream = CAKE_TRY(make_hub(*session->http_, hub));
+  }
+  session->client_ = std::make_unique<Client>(*session->store_, hub_source(endpoint),
+                                              std::move(upstream), options, *session->metrics_);
+  return session;
+}
+
+Session::~Session() {
+  if (client_) client_->stop();
+}
+
+Result<std::shared_ptr<const Snapshot>> Session::find_snapshot(const Reference& reference,
+                                                               bool ask_hub) {
+  const std::string revision = reference.revision.empty() ? default_revision_ : reference.revision;
+  return wait_for<Client::SnapshotPtr>([&](Done<Client::SnapshotPtr> done) {
+    client_->find_snapshot(reference.repo, revision, ask_hub, Deadline::after(name_timeout_),
+                           std::move(done));
+  });
+}
+
+Result<std::vector<uint32_t>> entries_below(const Snapshot& snapshot, const std::string& path) {
+  std::vector<uint32_t> found;
+  const std::vector<TreeEntry>& entries = snapshot.entries();
+  const std::string folder = path.empty() ? "" : path + "/";
+  for (uint32_t i = 0; i < entries.size(); i++)
+    if (entries[i].path == path || entries[i].path.starts_with(folder)) found.push_back(i);
+  if (found.empty() && !path.empty())
+    return Error{Errc::not_found,
+                 cat(snapshot.repo().id, "@", snapshot.commit(), " has no ", path)};
+  return found;
+}
+
+}  // namespace cake

@@ -1,0 +1,58 @@
+// A store and a hub, opened for one command.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "fetch/client.h"
+#include "fetch/http.h"
+#include "fetch/reference.h"
+#include "store/base/metrics.h"
+#include "store/store.h"
+#include "tools/command.h"
+
+namespace cake {
+
+// Thread-compatible; the parts synchronise themselves.
+class Session {
+ public:
+  // Opens the store, and what is needed to ask the hub; makes no request.
+  static Result<std::unique_ptr<Session>> open(const Config& config);
+  // Ends what is under way and writes out what came.
+  ~Session();
+
+  Store& store() { return *store_; }
+  Client& client() { return *client_; }
+  Metrics& metrics() { return *metrics_; }
+
+  // The commit that a reference means, else at the revision `rev`.  `ask_hub`: also when the store
+  // knows an answer.
+  Result<std::shared_ptr<const Snapshot>> find_snapshot(const Reference& reference, bool ask_hub);
+
+ private:
+  Session() = default;
+
+  std::string default_revision_;
+  Millis name_timeout_{0};
+  // In the order they depend on each other.
+  std::unique_ptr<Metrics> metrics_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<HttpClient> http_;
+  std::unique_ptr<Client> client_;
+};
+
+// The store alone, for commands that never ask a hub.
+Result<std::unique_ptr<Store>> open_store(const Config& config, Metrics& metrics);
+
+// What the settings mean to each part.
+StoreOptions store_options(const Config& config);
+HttpOptions http_options(const Config& config);
+ClientOptions client_options(const Config& config);
+
+// Indices of the entries below `path` ("" is all, a file is itself).  not_found when there are
+// none.
+Result<std::vector<uint32_t>> entries_below(const Snapshot& snapshot, const std::string& path);
+
+}  // namespace cake

@@ -1,0 +1,42 @@
+// What the store holds, summed up for `cake ls`, `cake du` and their like.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "store/index.h"
+
+namespace cake {
+
+struct StoredRepo {
+  std::string source;
+  RepoRow row;
+  std::vector<RefRow> refs;
+  std::vector<SnapshotRow> snapshots;
+};
+
+// Of every source, sorted by name.
+Result<std::vector<StoredRepo>> list_stored_repos(Index& index);
+
+// "model/ORG/NAME", as `hf cache` names repos.
+std::string stored_name(const RepoName& name);
+
+// Distinct contents of a repo's snapshots; of one when `commit` is not empty.
+struct RepoContents {
+  std::vector<RowId> ids;  // sorted
+  uint64_t bytes = 0;      // sum of their sizes
+};
+Result<RepoContents> repo_contents(Index& index, const StoredRepo& repo, const std::string& commit);
+
+struct SetSummary {
+  uint64_t bytes = 0;  // as the hub has them, cached or not
+  uint64_t cached_bytes = 0;
+  Index::SetUsage usage;
+  int64_t last_access = 0;
+  double cached_percent() const;
+  double ratio() const;  // logical to stored; 0 when nothing is stored
+};
+Result<SetSummary> summarise(Index& index, const StoredRepo& repo, const std::string& commit);
+
+}  // namespace cake

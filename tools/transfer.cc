@@ -1,0 +1,178 @@
+#include "tools/transfer.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+
+namespace cake {
+namespace {
+
+std::string part_name(const std::string& target) {
+  const std::filesystem::path path(target);
+  return (path.parent_path() / cat(".", path.filename().string(), ".", getpid(), ".part")).string();
+}
+
+// What a worker waits for; the reader's callback keeps it alive when the worker no longer waits.
+struct Answer {
+  Mutex mutex;
+  CondVar changed;
+  std::optional<Result<FileReader::Slices>> slices GUARDED_BY(mutex);
+};
+
+Result<FileReader::Slices> read_window(FileReader& reader, uint64_t offset, uint64_t length,
+                                       const CancelToken& stopped) {
+  const auto answer = std::make_shared<Answer>();
+  ReadOptions options;
+  options.drives_readahead = false;  // every window is asked for anyway
+  reader.read(offset, length, options, [answer](Result<FileReader::Slices> slices) {
+    MutexLock lock(answer->mutex);
+    answer->slices = std::move(slices);
+    answer->changed.notify_all();
+  });
+  MutexLock lock(answer->mutex);
+  while (!answer->slices) {
+    if (stopped.is_cancelled()) return Error{Errc::cancelled, "interrupted"};
+    answer->changed.wait_until(answer->mutex, steady_now() + Millis(100));
+  }
+  return std::move(*answer->slices);
+}
+
+}  // namespace
+
+Transfer::Transfer(Client& client, std::vector<TransferFile> files)
+    : client_(client), files_(std::move(files)) {
+  states_.resize(files_.size());
+  for (size_t i = 0; i < files_.size(); i++) {
+    states_[i].left_bytes = files_[i].entry.bytes;
+    total_bytes_ += files_[i].entry.bytes;
+  }
+}
+
+Transfer::~Transfer() {
+  MutexLock lock(mutex_);
+  for (size_t i = 0; i < files_.size(); i++)
+    if (states_[i].target && !states_[i].is_finished)
+      std::remove(part_name(files_[i].target).c_str());
+}
+
+void Transfer::work() {
+  {
+    MutexLock lock(mutex_);
+    at_work_++;
+  }
+  while (const std::optional<Window> window = take()) {
+    const Status status = run(*window);
+    if (status) continue;
+    MutexLock lock(mutex_);
+    if (!error_) error_ = status.error().with(files_[window->file].entry.path);
+  }
+  MutexLock lock(mutex_);
+  at_work_--;
+  changed_.notify_all();
+}
+
+void Transfer::stop() {
+  stopped_->cancel();
+  MutexLock lock(mutex_);
+  changed_.notify_all();
+}
+
+std::optional<Transfer::Window> Transfer::take() {
+  MutexLock lock(mutex_);
+  if (error_ || stopped_->is_cancelled() || next_.file >= files_.size()) return std::nullopt;
+  const Window window = next_;
+  next_.offset += kWindowBytes;
+  if (next_.offset >= files_[next_.file].entry.bytes) next_ = {next_.file + 1, 0};
+  return window;
+}
+
+Status Transfer::run(const Window& window) {
+  const TransferFile& file = files_[window.file];
+  const uint64_t length = std::min(kWindowBytes, file.entry.bytes - window.offset);
+  std::shared_ptr<File> target;
+  if (!file.target.empty()) target = CAKE_TRY(open_target(window.file));
+  if (length > 0) {
+    const std::shared_ptr<FileReader> reader = CAKE_TRY(open_reader(window.file));
+    const FileReader::Slices slices =
+        CAKE_TRY(read_window(*reader, window.offset, length, *stopped_));
+    uint64_t offset = window.offset;
+    for (const ChunkSlice& slice : slices) {
+      if (target) CAKE_TRY(target->write_at(offset, slice.bytes()));
+      offset += slice.length;
+    }
+    if (offset != window.offset + length)
+      return Error{Errc::corrupt, cat("read ended at ", offset, " of ", file.entry.bytes)};
+  }
+  return finish_window(window, length);
+}
+
+Result<std::shared_ptr<FileReader>> Transfer::open_reader(size_t file) {
+  {
+    MutexLock lock(mutex_);
+    if (states_[file].reader) return states_[file].reader;
+  }
+  // Two workers may open at once: it is the same reader.
+  std::shared_ptr<FileReader> reader = CAKE_TRY(client_.open(files_[file].content));
+  MutexLock lock(mutex_);
+  states_[file].reader = reader;
+  return reader;
+}
+
+Result<std::shared_ptr<File>> Transfer::open_target(size_t file) {
+  // Under the lock, so that the second worker at the file does not truncate it again.
+  MutexLock lock(mutex_);
+  if (states_[file].target) return states_[file].target;
+  const std::string& target = files_[file].target;
+  CAKE_TRY(make_directories(std::filesystem::path(target).parent_path().string()));
+  const std::string part = part_name(target);
+  CAKE_TRY(remove_file(part));
+  auto opened = std::make_shared<File>(CAKE_TRY(File::open(part, File::Mode::create_new)));
+  states_[file].target = opened;
+  return opened;
+}
+
+Status Transfer::finish_window(const Window& window, uint64_t length) {
+  std::shared_ptr<File> target;
+  {
+    MutexLock lock(mutex_);
+    done_bytes_ += length;
+    Progressing& state = states_[window.file];
+    state.left_bytes -= length;
+    if (state.left_bytes > 0) return {};
+    target = state.target;
+    state.reader.reset();
+    if (!target) {
+      state.is_finished = true;
+      return {};
+    }
+  }
+  const std::string& name = files_[window.file].target;
+  CAKE_TRY(target->sync_data());
+  std::error_code failure;
+  std::filesystem::rename(part_name(name), name, failure);
+  if (failure) return errno_error(failure.value(), "rename to " + name);
+  MutexLock lock(mutex_);
+  states_[window.file].is_finished = true;
+  states_[window.file].target.reset();
+  return {};
+}
+
+Transfer::State Transfer::state() const {
+  MutexLock lock(mutex_);
+  State state;
+  const bool has_more = next_.file < files_.size() && !error_ && !stopped_->is_cancelled();
+  state.is_finished = at_work_ == 0 && !has_more;
+  state.done_bytes = done_bytes_;
+  state.total_bytes = total_bytes_;
+  if (!files_.empty()) state.current = files_[std::min(next_.file, files_.size() - 1)].entry.path;
+  state.error = error_;
+  return state;
+}
+
+void Transfer::wait(SteadyTime until) const {
+  MutexLock lock(mutex_);
+  changed_.wait_until(mutex_, until);
+}
+
+}  // namespace cake

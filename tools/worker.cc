@@ -1,0 +1,103 @@
+#include "tools/worker.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <iostream>
+#include <span>
+
+#include "fs/flat_view.h"
+#include "fs/keeper.h"
+#include "fs/model_fs.h"
+#include "fs/worker.h"
+#include "store/base/bytes.h"
+#include "store/base/file.h"
+#include "store/base/log.h"
+#include "tools/session.h"
+
+namespace cake {
+namespace {
+
+double seconds_or(const Config& config, std::string_view key, double otherwise) {
+  const std::optional<uint64_t> seconds = config.seconds(key);
+  return seconds ? static_cast<double>(*seconds) : otherwise;
+}
+
+ModelFsOptions file_system_options(const Config& config) {
+  ModelFsOptions options;
+  options.uid = static_cast<unsigned>(config.count("uid").value_or(getuid()));
+  options.gid = static_cast<unsigned>(config.count("gid").value_or(getgid()));
+  options.file_mode = config.mode("fmode");
+  options.directory_mode = config.mode("dmode");
+  options.moving_ttl_s = seconds_or(config, "refresh", 60);
+  options.negative_ttl_s = seconds_or(config, "neg_ttl", 60);
+  options.attr_ttl_s = seconds_or(config, "attr_ttl", -1);
+  options.timeo = Millis(1000 * std::max<uint64_t>(1, *config.seconds("timeo")));
+  return options;
+}
+
+// A mount of a repo that does not exist fails now; a known one needs no network.
+Result<FlatViewOptions> view_options(Session& session, const Config& config,
+                                     const std::string& source) {
+  FlatViewOptions options;
+  options.revision = config.text("rev");
+  if (is_whole_hub(source)) return options;
+  const Reference reference = CAKE_TRY(parse_reference(source));
+  CAKE_TRY(session.find_snapshot(reference, false));
+  options.single_repo = reference.repo;
+  return options;
+}
+
+int serve(const Config& config, const std::string& source) {
+  const auto failed = [](const Error& error) {
+    // The keeper passes stderr on to who mounts; later workers have the log only.
+    std::cerr << "cakefs: " << error.message << std::endl;
+    log_error(error.message);
+    return error.code == Errc::io ? kMountSystem : kMountFailure;
+  };
+  const std::optional<LogLevel> level = parse_log_level(config.text("loglevel"));
+  if (const Status opened = open_log(config.text("log"), level.value_or(LogLevel::info), "cakefs");
+      !opened)
+    return failed(opened.error());
+  const Result<std::unique_ptr<Channel>> channel = Channel::adopt();
+  if (!channel) return failed(channel.error());
+  const Result<std::unique_ptr<Session>> session = Session::open(config);
+  if (!session) return failed(session.error());
+  const Result<FlatViewOptions> shown = view_options(**session, config, source);
+  if (!shown) return failed(shown.error());
+  if (const std::string pid_file = config.text("pid_file"); !pid_file.empty()) {
+    const std::string pid = cat((*channel)->state().keeper_pid.load(), "\n");
+    if (const Status written = write_file_atomically(pid_file, as_bytes(pid)); !written)
+      return failed(written.error());
+  }
+
+  FlatView view((*session)->client(), *shown);
+  ModelFs file_system((*session)->client(), view, file_system_options(config));
+  WorkerOptions options;
+  options.max_background = static_cast<unsigned>(*config.count("max_background"));
+  return run_worker(file_system, **channel, options);
+}
+
+}  // namespace
+
+Result<Config> worker_config(const std::vector<std::string>& args) {
+  Config config;
+  for (const std::string& option : std::span(args).subspan(1))
+    CAKE_TRY(config.set_option(option, "mount"));
+  return config;
+}
+
+int run_mount_worker(const std::vector<std::string>& args) {
+  if (args.empty()) {
+    std::cerr << "cakefs: a worker is started by a mount only\n";
+    return kMountUsage;
+  }
+  const Result<Config> config = worker_config(args);
+  if (!config) {
+    std::cerr << "cakefs: " << config.error().message << '\n';
+    return kMountUsage;
+  }
+  return serve(*config, args.front());
+}
+
+}  // namespace cake
