@@ -13,6 +13,9 @@ namespace cake {
 
 class HubReader;
 
+// "hf:ENDPOINT": what names and contents of a hub are keyed by in the store, also offline.
+std::string hub_source(const Url& endpoint);
+
 // Calls under way when this is destroyed go on to their end; ~HttpClient ends them.  Thread-safe.
 class HubUpstream final : public Upstream {
  public:

@@ -200,10 +200,10 @@ void Keeper::on_worker_gone(int status) {
   } else if (!has_served_) {
     on_first_worker_gone(status);
   } else if (phase_ == Phase::draining) {
-    state_.has_crashed.store(0);
+    state_.last_death.store(LastDeath::planned);
     upgrade();
   } else if (ending == WorkerEnding::drained) {  // someone else's SIGTERM
-    state_.has_crashed.store(0);
+    state_.last_death.store(LastDeath::planned);
     start_worker();
   } else {
     on_crash(status);
@@ -225,9 +225,14 @@ void Keeper::on_first_worker_gone(int status) {
 
 void Keeper::on_crash(int status) {
   const uint64_t now_ns = monotonic_ns();
-  state_.crashed_ns.store(now_ns);
-  state_.has_crashed.store(1);
+  // One that did not get to serve had no request; the judgement on those waits for the next.
+  if (state_.ready_generation.load() == state_.generation.load()) {
+    const bool is_killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+    state_.died_ns.store(now_ns);
+    state_.last_death.store(is_killed ? LastDeath::killed : LastDeath::crashed);
+  }
   const uint64_t deaths = count_death(now_ns);
+  state_.is_desperate.store(deaths * 10 >= deaths_.size() * 7 ? 1 : 0);
   say(LOG_ERR, "%s: worker %u was ended by %s %d (%llu within a minute)", state_.mount_point,
       state_.generation.load(), WIFSIGNALED(status) ? "signal" : "exit status",
       WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),

@@ -44,6 +44,7 @@ void add_verbs(CLI::App& app, Run& run) {
   add_tree(app, run);
   add_cat(app, run);
   add_du(app, run);
+  add_serve(app, run);
   add_config(app, run);
   add_doctor(app, run);
   add_completion(app, run);

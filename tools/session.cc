@@ -12,7 +12,6 @@ namespace {
 CodecChoice codec_choice(const std::string& name) {
   if (name == "raw") return CodecChoice::raw;
   if (name == "zstd") return CodecChoice::zstd;
-  if (name == "rans") return CodecChoice::rans;
   return CodecChoice::automatic;
 }
 
@@ -73,8 +72,9 @@ Result<std::unique_ptr<Session>> Session::open(const Config& config) {
     session->http_ = std::make_unique<HttpClient>(http_options(config), *session->metrics_);
     HubOptions hub;
     hub.endpoint = endpoint;
-    hub.token_file = config.text("token_file");
-    upstream = CAKE_TRY(make_hub(*session->http_, hub));
+    upstream = std::make_unique<HubUpstream>(
+        *session->http_, hub, std::make_shared<Credentials>(config.text("token_file")),
+        *session->metrics_);
   }
   session->client_ = std::make_unique<Client>(*session->store_, hub_source(endpoint),
                                               std::move(upstream), options, *session->metrics_);
@@ -83,6 +83,8 @@ Result<std::unique_ptr<Session>> Session::open(const Config& config) {
 
 Session::~Session() {
   if (client_) client_->stop();
+  // Ends the calls under way, whose answers go to the client.
+  http_.reset();
 }
 
 Result<std::shared_ptr<const Snapshot>> Session::find_snapshot(const Reference& reference,
