@@ -417,8 +417,9 @@ void FileReader::arrived(uint64_t ordinal, std::shared_ptr<ChunkBuffer> chunk) {
     remembered_failure_.reset();
   }
   fetcher_->cache().insert(content_.id, ordinal, shared);
-  complete(ordinal, shared);
+  // Queued first, which takes no time, so that a flush after a read covers what was read.
   put(ordinal, shared, digest);
+  complete(ordinal, shared);
 }
 
 void FileReader::put(uint64_t ordinal, ChunkPtr chunk, std::optional<Digest> digest) {

@@ -128,5 +128,5 @@ helper_expect 1
 helper_expect 1 hf: "$work" -o nonsense=1
 helper_expect 0 hf: "$work" -f -s -o nonsense=1,rw,noexec,_netdev,nofail,x-systemd.automount
 helper_expect 1 hf: "$work" -f -o cache_size=much
-helper_expect 1 hf: "$work/absent" -n
+helper_expect 32 hf: "$work/absent" -n
 exit $((failures > 0))

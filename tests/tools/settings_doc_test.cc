@@ -60,11 +60,13 @@ void expect_described(const std::string& name, bool only_mount_options) {
     if (only_mount_options && !setting.is_mount_option) continue;
     const auto item = items.find(std::string(setting.key));
     ASSERT_NE(item, items.end()) << name << " does not describe " << setting.key;
-    if (setting.type != SettingType::path)  // a store is a DIR, a token a FILE
+    if (setting.type != SettingType::path) {  // a store is a DIR, a token a FILE
       EXPECT_EQ(item->second.syntax, setting_syntax(setting)) << name << ": " << setting.key;
-    if (!setting.fallback.empty() && setting.type != SettingType::boolean)
+    }
+    if (!setting.fallback.empty() && setting.type != SettingType::boolean) {
       EXPECT_NE(item->second.text.find(cat("Default ", setting.fallback, ".")), std::string::npos)
           << name << " has another default of " << setting.key;
+    }
     items.erase(item);
   }
   for (const auto& [key, item] : items) ADD_FAILURE() << name << " describes unknown " << key;
@@ -89,7 +91,9 @@ TEST(SettingsDoc, SampleShowsDefaultsThatAreTrue) {
     const Setting* setting = find_setting(key);
     ASSERT_NE(setting, nullptr) << key;
     EXPECT_TRUE(check_setting(*setting, value)) << line;
-    if (!setting->fallback.empty()) EXPECT_EQ(value, setting->fallback) << key;
+    if (!setting->fallback.empty()) {
+      EXPECT_EQ(value, setting->fallback) << key;
+    }
     seen.insert(key);
   }
   EXPECT_GT(seen.size(), 20u);
