@@ -281,7 +281,7 @@ bool HubServer::Call::take_revision(const Segments& segments, size_t at) {
   auto path = join(segments, next);
   if (!revision || !path) return false;
   while (path->ends_with('/')) path->pop_back();
-  revision_ = *revision;
+  revision_ = *revision == "HEAD" ? "main" : *revision;  // the JavaScript client asks for HEAD
   path_ = *path;
   return true;
 }

@@ -79,7 +79,8 @@ TEST_F(HubServerTest, ListsRepos) {
 
 TEST_F(HubServerTest, TellsOfARepo) {
   const std::string commit = hub_.commit("org/m");
-  for (const char* path : {"/api/models/org/m", "/api/models/org/m/revision/main"})
+  for (const char* path :
+       {"/api/models/org/m", "/api/models/org/m/revision/main", "/api/models/org/m/revision/HEAD"})
     EXPECT_EQ(json(path)["sha"], commit) << path;
   EXPECT_EQ(json("/api/models/org/m/revision/" + commit)["sha"], commit);
   const Json info = json("/api/models/org/m?blobs=true");
