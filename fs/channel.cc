@@ -247,6 +247,8 @@ ssize_t Channel::send(iovec* parts, int count) {
     const int saved = errno;
     ledger_.forget(header.unique);
     errno = saved;
+  } else if (sent >= 0 && header.unique != 0) {
+    state_.answered.fetch_add(1, std::memory_order_relaxed);
   }
   return sent;
 }

@@ -82,6 +82,8 @@ struct KeeperHeader {
   std::atomic<uint32_t> init_reply_bytes;
   std::byte init_request[1024];
   std::byte init_reply[1024];
+
+  std::atomic<uint64_t> answered;  // requests answered that were not sent again: progress
 };
 static_assert(sizeof(KeeperHeader) <= kKeeperHeaderBytes);
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
