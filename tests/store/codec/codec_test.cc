@@ -81,6 +81,8 @@ TEST(Codec, ChoosesByOption) {
   EXPECT_EQ(choose_codec(CodecChoice::raw, Dtype::bf16).id(), CodecId::raw);
   EXPECT_EQ(choose_codec(CodecChoice::zstd, Dtype::bytes).id(), CodecId::zstd);
   EXPECT_EQ(choose_codec(CodecChoice::automatic, Dtype::bytes).id(), CodecId::zstd);
+  EXPECT_EQ(choose_codec(CodecChoice::automatic, Dtype::bf16).id(), CodecId::raw);
+  EXPECT_EQ(choose_codec(CodecChoice::zstd, Dtype::bf16).id(), CodecId::zstd);
 }
 
 TEST(RawCodec, CopiesAndChecksTheLength) {
