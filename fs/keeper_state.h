@@ -47,7 +47,8 @@ struct ResentSlot {
   std::atomic<uint64_t> times;         // deaths that it is suspected of
 };
 
-struct KeeperHeader {
+// Page-aligned, as a mapping is.
+struct alignas(4096) KeeperHeader {
   uint64_t magic;
   uint32_t version;
   uint32_t has_overflowed;  // OpenTable: an open went unrecorded
@@ -91,7 +92,8 @@ static_assert(std::atomic<WorkerEnding>::is_always_lock_free);
 static_assert(std::atomic<LastDeath>::is_always_lock_free);
 
 struct KeeperState : KeeperHeader {
-  alignas(kKeeperHeaderBytes) OpenSlot opens[kOpenSlots];
+  std::byte reserved[kKeeperHeaderBytes - sizeof(KeeperHeader)];
+  alignas(4096) OpenSlot opens[kOpenSlots];  // at kKeeperHeaderBytes
   ResentSlot resent[kResentSlots];
 };
 
