@@ -365,7 +365,10 @@ void HubServer::Call::list_repos() {
       continue;
     if (state_->options.access) {
       const HubAccess verdict = state_->options.access(repo, token_of(request_));
-      if (verdict == HubAccess::hidden || verdict == HubAccess::bad_token) continue;
+      // A token that is refused is refused for every URL.
+      if (verdict == HubAccess::bad_token)
+        return fail(401, "", "Invalid credentials in Authorization header");
+      if (verdict == HubAccess::hidden) continue;
     }
     if (out.size() == limit) return send_json(out, {next_link(last)});
     out.push_back(repo_summary(repo, each.last_modified));

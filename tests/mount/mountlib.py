@@ -150,12 +150,13 @@ def pread(fd, length, offset):
 def pread_direct(fd, length, offset):
     """One O_DIRECT read into a page-aligned buffer."""
     with mmap.mmap(-1, max(length, 1)) as buffer:
-        view = memoryview(buffer)[:length]
-        try:
-            got = os.preadv(fd, [view], offset)
-            return bytes(view[:got])
-        finally:
-            view.release()
+        first = ctypes.c_char.from_buffer(buffer)
+        got = libc.pread(fd, ctypes.addressof(first), length, offset)
+        failure = ctypes.get_errno()
+        del first  # or the buffer cannot be closed
+        if got < 0:
+            raise OSError(failure, os.strerror(failure))
+        return buffer[:got]
 
 
 class Map:
