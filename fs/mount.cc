@@ -5,6 +5,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -174,7 +175,9 @@ Result<std::string> prepare_mount_point(const std::string& path) {
     struct stat info {};
     if (stat(path.c_str(), &info) == 0) {
       if (!S_ISDIR(info.st_mode)) return Error{Errc::invalid, cat(path, ": not a directory")};
-      return canonical_path(path);
+      // The kernel goes on answering stat() of a dead mount's root from its cache; statfs() asks.
+      struct statfs space {};
+      if (statfs(path.c_str(), &space) == 0 || errno != ENOTCONN) return canonical_path(path);
     }
     if (errno != ENOTCONN) return errno_error(errno, path);
     const std::string canonical = CAKE_TRY(canonical_path(path));
