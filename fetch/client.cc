@@ -9,6 +9,7 @@ namespace cake {
 namespace {
 
 constexpr size_t kMaxAbsent = 10'000;
+constexpr Millis kLogEvery{60'000};
 constexpr size_t kMaxRecentSnapshots = 64;
 // Readers kept beyond those in use elsewhere; each costs about 80 bytes an extent touched.
 constexpr size_t kMaxReaders = 1'024;
@@ -200,11 +201,24 @@ void Client::finish(const NameKey& key, Result<SnapshotPtr> result) {
       MutexLock lock(mutex_);
       if (absent_until_.size() >= kMaxAbsent) absent_until_.clear();
       absent_until_[key] = steady_now() + std::chrono::seconds(options_.negative_ttl_s);
-    } else if (error.code != Errc::cancelled) {
-      log_warn(error.with(full_name(key)).message);
+    } else {
+      log_failure(full_name(key), error);
     }
   }
   lookups_.finish(key, result);
+}
+
+void Client::log_failure(const std::string& name, const Error& error) {
+  if (error.code == Errc::cancelled) return;
+  const std::string line = error.with(name).message;
+  {
+    MutexLock lock(mutex_);
+    SteadyTime& logged_at = logged_[line];
+    if (logged_at != SteadyTime{} && steady_now() - logged_at < kLogEvery) return;
+    logged_at = steady_now();
+    if (logged_.size() > kMaxAbsent) logged_.clear();
+  }
+  log_warn(line);
 }
 
 // --- authors ---
@@ -290,7 +304,10 @@ void Client::renew_listing(RepoType type, const std::string& author, Deadline de
     if (!ids) {
       fetcher_->health().failed(ids.error().code);
       // No such author is an answer, and is remembered as one.
-      if (ids.error().code == Errc::not_found) ids = std::vector<std::string>{};
+      if (ids.error().code == Errc::not_found)
+        ids = std::vector<std::string>{};
+      else
+        log_failure(key.second, ids.error());
     }
     if (ids) {
       fetcher_->health().succeeded();

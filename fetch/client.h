@@ -81,6 +81,8 @@ class Client {
   Result<SnapshotPtr> adopt(const NameKey& key, const RevisionInfo& info,
                             std::vector<TreeEntry> entries);
   void finish(const NameKey& key, Result<SnapshotPtr> result);
+  // One line a minute for what keeps failing alike.
+  void log_failure(const std::string& name, const Error& error) EXCLUDES(mutex_);
   bool is_known_absent(const NameKey& key) EXCLUDES(mutex_);
   Result<SnapshotPtr> snapshot_of(RowId repo_row, const std::string& commit) EXCLUDES(mutex_);
   Result<std::vector<std::string>> known_repos_of(RepoType type, const std::string& author);
@@ -100,6 +102,7 @@ class Client {
   // Guarded by mutex_.  Leaf lock.
   Mutex mutex_;
   std::map<NameKey, SteadyTime> absent_until_ GUARDED_BY(mutex_);
+  std::map<std::string, SteadyTime> logged_ GUARDED_BY(mutex_);
   // Snapshots in use or used lately: a tree of 10,000 files is decoded once.
   std::map<std::pair<RowId, std::string>, std::weak_ptr<const Snapshot>> live_ GUARDED_BY(mutex_);
   std::list<SnapshotPtr> recent_ GUARDED_BY(mutex_);

@@ -13,7 +13,8 @@ namespace {
 constexpr uint64_t kHeadProbeBytes = 128 * kKiB;
 // A reader who waits is told why, in the log, this often.
 constexpr Millis kLogEvery{60'000};
-constexpr Millis kSoftFailureMemory{5'000};
+// A failure that was given to a reader is the answer to the next ones, for a while.
+constexpr Millis kFailureMemory{5'000};
 // An extent whose bytes do not match the digest known for it is fetched this often in all.
 constexpr unsigned kMaxMismatches = 2;
 
@@ -417,8 +418,9 @@ void FileReader::arrived(uint64_t ordinal, std::shared_ptr<ChunkBuffer> chunk) {
     remembered_failure_.reset();
   }
   fetcher_->cache().insert(content_.id, ordinal, shared);
-  complete(ordinal, shared);
+  // Queued first, which takes no time, so that a flush after a read covers what was read.
   put(ordinal, shared, digest);
+  complete(ordinal, shared);
 }
 
 void FileReader::put(uint64_t ordinal, ChunkPtr chunk, std::optional<Digest> digest) {
@@ -499,7 +501,14 @@ void FileReader::range_ended(const std::vector<uint64_t>& ordinals, const Status
 void FileReader::fail(const std::vector<uint64_t>& ordinals, const Error& error) {
   const Extent first = extents().at(ordinals.front());
   const Extent last = extents().at(ordinals.back());
-  const Error full = error.with(describe({first.offset, last.end() - first.offset}));
+  const Error full = note_failure(error, {first.offset, last.end() - first.offset});
+  for (const uint64_t ordinal : ordinals) complete(ordinal, full);
+}
+
+Error FileReader::note_failure(const Error& error, ByteRange bytes) {
+  Error full = error.with(describe(bytes));
+  // The kernel asks for each page of a failed read again: one line and one request serve them all.
+  const bool is_answer = error.code == Errc::denied || error.code == Errc::not_found;
   bool is_new = false;
   {
     MutexLock lock(mutex_);
@@ -507,13 +516,13 @@ void FileReader::fail(const std::vector<uint64_t>& ordinals, const Error& error)
     is_new = last_error_ != text || steady_now() >= next_log_;
     if (is_new) next_log_ = steady_now() + kLogEvery;
     last_error_ = std::move(text);
-    if (!fetcher_->options().is_hard && is_worth_retrying(error.code)) {
+    if (is_answer || (!fetcher_->options().is_hard && is_worth_retrying(error.code))) {
       remembered_failure_ = full;
-      failed_until_ = steady_now() + kSoftFailureMemory;
+      failed_until_ = steady_now() + kFailureMemory;
     }
   }
   if (is_new && error.code != Errc::cancelled) log_error(full.message);
-  for (const uint64_t ordinal : ordinals) complete(ordinal, full);
+  return full;
 }
 
 // --- recipe ---
@@ -621,17 +630,7 @@ void FileReader::head_ended(std::shared_ptr<HeadFetch> head, const Status& statu
     fetcher_->health().failed(error.code);
     const ByteRange bytes{have, head->wanted - have};
     if (!should_retry(error, ++head->attempts, head->since)) {
-      const Error full = error.with(describe(bytes));
-      {
-        MutexLock lock(mutex_);
-        last_error_ = cat(errc_name(error.code), ": ", error.message);
-        if (!fetcher_->options().is_hard && is_worth_retrying(error.code)) {
-          remembered_failure_ = full;
-          failed_until_ = steady_now() + kSoftFailureMemory;
-        }
-      }
-      if (error.code != Errc::cancelled) log_error(full.message);
-      recipe_ready(full);
+      recipe_ready(note_failure(error, bytes));
       return;
     }
     note_retry(error, bytes);

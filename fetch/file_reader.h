@@ -107,6 +107,8 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   std::vector<uint64_t> start_readahead(uint64_t offset, uint64_t length);
   void complete(uint64_t ordinal, const Result<ChunkPtr>& result) EXCLUDES(mutex_);
   void fail(const std::vector<uint64_t>& ordinals, const Error& error) EXCLUDES(mutex_);
+  // Remembers and logs a failure that readers are given; answers it with the range in front.
+  Error note_failure(const Error& error, ByteRange bytes) EXCLUDES(mutex_);
   void note_retry(const Error& error, ByteRange bytes) EXCLUDES(mutex_);
   bool should_retry(const Error& error, unsigned attempts, SteadyTime since) const;
   std::string describe(ByteRange bytes) const;

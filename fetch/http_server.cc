@@ -633,25 +633,6 @@ std::optional<std::string> decode_uri_part(std::string_view text) {
   return out;
 }
 
-std::string encode_uri_part(std::string_view text, bool keep_slash) {
-  std::string out;
-  for (const char letter : text) {
-    const auto byte = static_cast<unsigned char>(letter);
-    const bool is_alnum = (byte >= '0' && byte <= '9') || (byte >= 'A' && byte <= 'Z') ||
-                          (byte >= 'a' && byte <= 'z');
-    if (is_alnum || std::string_view("-._~").find(letter) != std::string_view::npos ||
-        (keep_slash && letter == '/')) {
-      out += letter;
-    } else {
-      constexpr std::string_view kDigits = "0123456789ABCDEF";
-      out += '%';
-      out += kDigits[byte >> 4];
-      out += kDigits[byte & 15];
-    }
-  }
-  return out;
-}
-
 std::optional<std::string> find_query(std::string_view query, std::string_view key) {
   while (!query.empty()) {
     const size_t end = query.find('&');

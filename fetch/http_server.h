@@ -129,8 +129,6 @@ Result<std::optional<ByteRange>> parse_range_header(std::string_view header, uin
 
 // "%2F" and the like; nullopt when malformed or when a NUL results.
 std::optional<std::string> decode_uri_part(std::string_view text);
-// Everything but unreserved characters; '/' stays when `keep_slash`.
-std::string encode_uri_part(std::string_view text, bool keep_slash);
 // Value of a key of a query string, decoded ('+' is a space); nullopt when absent or malformed.
 std::optional<std::string> find_query(std::string_view query, std::string_view key);
 

@@ -86,9 +86,13 @@ HubUpstream::HubUpstream(HttpClient& http, HubOptions options,
 
 HubUpstream::~HubUpstream() = default;
 
-std::string hub_source(const Url& endpoint) { return "hf:" + endpoint.str(); }
+std::string hub_source(const Url& endpoint) {
+  return "hf:" + endpoint.str();
+}
 
-std::string HubUpstream::source() const { return hub_source(session_->endpoint()); }
+std::string HubUpstream::source() const {
+  return hub_source(session_->endpoint());
+}
 
 void HubUpstream::resolve_revision(const RepoName& repo, const std::string& revision,
                                    Deadline deadline, Done<RevisionInfo> done) {

@@ -362,8 +362,10 @@ Result<std::string> HubFolder::hash_file(const std::string& path, const FileStam
   const std::string hash = hasher.finish_hex();
   // Written to while it was read: the hash is of no file that ever was.
   CAKE_TRY(open_unchanged(path, stamp));
-  MutexLock lock(mutex_);
-  hashes_[{stamp, is_lfs}] = hash;
+  {
+    MutexLock lock(mutex_);
+    hashes_[{stamp, is_lfs}] = hash;
+  }
   // Only what was dear to compute is worth a line.
   if (!options_.hash_cache_file.empty() && stamp.bytes >= 1 * kMiB) {
     const auto sidecar = File::open(options_.hash_cache_file, File::Mode::append);

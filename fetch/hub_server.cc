@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "fetch/url.h"
 #include "store/base/digest.h"
 #include "store/base/log.h"
 
@@ -93,8 +94,7 @@ std::string disposition(const std::string& path) {
   for (const char letter : name)
     plain +=
         letter == '"' || letter == '\\' || static_cast<signed char>(letter) < 32 ? '_' : letter;
-  return cat("inline; filename*=UTF-8''", encode_uri_part(name, false), "; filename=\"", plain,
-             "\";");
+  return cat("inline; filename*=UTF-8''", encode_segment(name), "; filename=\"", plain, "\";");
 }
 
 std::string resolve_prefix(const RepoName& repo) {
@@ -281,7 +281,7 @@ bool HubServer::Call::take_revision(const Segments& segments, size_t at) {
   auto path = join(segments, next);
   if (!revision || !path) return false;
   while (path->ends_with('/')) path->pop_back();
-  revision_ = *revision;
+  revision_ = *revision == "HEAD" ? "main" : *revision;  // the JavaScript client asks for HEAD
   path_ = *path;
   return true;
 }
@@ -596,11 +596,11 @@ void HubServer::Call::file(const HubRevision& revision) {
     headers.push_back({"X-Linked-Size", std::to_string(entry.bytes)});
     headers.push_back({"Cache-Control", "no-store"});
   } else {
-    location = cat(
-        "/api/resolve-cache/", repo_type_plural(repo_.type), '/', repo_.id, '/', revision.commit,
-        '/', encode_uri_part(entry.path, true), '?',
-        encode_uri_part(cat(resolve_prefix(repo_), "/resolve/", revision_, '/', entry.path), false),
-        "=&etag=", encode_uri_part(etag_of(entry), false));
+    location =
+        cat("/api/resolve-cache/", repo_type_plural(repo_.type), '/', repo_.id, '/',
+            revision.commit, '/', encode_path(entry.path), '?',
+            encode_segment(cat(resolve_prefix(repo_), "/resolve/", revision_, '/', entry.path)),
+            "=&etag=", encode_segment(etag_of(entry)));
   }
   const int status = shape == HubShape::cdn ? 302 : 307;
   const std::string text =
@@ -653,7 +653,7 @@ HttpHeader HubServer::Call::next_link(std::string_view last) const {
   const std::string_view sent_scheme = request_.find("x-forwarded-proto");
   const std::string_view scheme = sent_scheme == "https" ? "https" : "http";
   return {"Link", cat('<', scheme, "://", host, request_.path, '?', kept,
-                      "cursor=", encode_uri_part(last, false), ">; rel=\"next\"")};
+                      "cursor=", encode_segment(last), ">; rel=\"next\"")};
 }
 
 void HubServer::Call::send_json(const Json& json, std::vector<HttpHeader> headers) {

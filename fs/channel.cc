@@ -169,6 +169,7 @@ ssize_t Channel::receive(void* buffer, size_t bytes) {
   make_resident(buffer, bytes);
   if (!is_agreed_ && is_resumed_) return replay_init(buffer, bytes);
   for (;;) {
+    ledger_.await_trial();
     const ssize_t got = read(fuse_fd_, buffer, bytes);
     if (got < static_cast<ssize_t>(sizeof(uapi::InHeader))) return got;
     uapi::InHeader header;
@@ -178,21 +179,24 @@ ssize_t Channel::receive(void* buffer, size_t bytes) {
       record_init_request(buffer, static_cast<size_t>(got));
     }
     t_is_request_resent = (header.unique & uapi::kUniqueResent) != 0;
-    if (t_is_request_resent && answer_poison(header.unique, header.opcode, header.nodeid)) continue;
+    if (t_is_request_resent && !may_serve_again(header.unique, header.opcode, header.nodeid))
+      continue;
     return got;
   }
 }
 
-bool Channel::answer_poison(uint64_t unique, uint32_t opcode, uint64_t node_id) {
-  if (!ledger_.is_poison(unique, monotonic_ns())) return false;
+bool Channel::may_serve_again(uint64_t unique, uint32_t opcode, uint64_t node_id) {
+  const ResendLedger::Verdict verdict = ledger_.judge(unique, monotonic_ns());
+  if (verdict == ResendLedger::Verdict::serve_alone) ledger_.begin_trial(unique);
+  if (verdict != ResendLedger::Verdict::poison) return true;
   log_error(cat("request ", unique & ~uapi::kUniqueResent, " (kind ", opcode, ", node ", node_id,
-                ") outlived ", kPoisonTimes, " workers; answered with an I/O error"));
+                ") ended its workers; answered with an I/O error"));
   const uapi::OutHeader reply{sizeof(uapi::OutHeader), -EIO, unique};
   // ENOENT: the asker is gone, which ends the request as well.
   if (write(fuse_fd_, &reply, sizeof reply) < 0 && errno != ENOENT)
     log_error(errno_error(errno, "answering a request").message);
   ledger_.forget(unique);
-  return true;
+  return false;
 }
 
 ssize_t Channel::send_init_reply(iovec* parts, int count) {
@@ -243,6 +247,8 @@ ssize_t Channel::send(iovec* parts, int count) {
     const int saved = errno;
     ledger_.forget(header.unique);
     errno = saved;
+  } else if (sent >= 0 && header.unique != 0) {
+    state_.answered.fetch_add(1, std::memory_order_relaxed);
   }
   return sent;
 }

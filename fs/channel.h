@@ -65,7 +65,7 @@ class Channel {
   ssize_t replay_init(void* buffer, size_t bytes);
   void record_init_request(const void* request, size_t bytes);
   ssize_t send_init_reply(iovec* parts, int count);
-  bool answer_poison(uint64_t unique, uint32_t opcode, uint64_t node_id);
+  bool may_serve_again(uint64_t unique, uint32_t opcode, uint64_t node_id);
 
   // Constant after construction.
   std::unique_ptr<KeeperMemory> memory_;  // none in tests

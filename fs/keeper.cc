@@ -55,7 +55,7 @@ class Keeper {
   void upgrade();
   void begin_unmount();
   void pause_then_start(uint64_t deaths);
-  uint64_t count_death(uint64_t now_ns);
+  uint64_t count_death(int status, uint64_t now_ns);
   bool kernel_resends() const;
 
   bool is_our_mount_visible() const;
@@ -86,6 +86,8 @@ class Keeper {
 
   // Laid out at the start, so that nothing is allocated later.
   std::vector<uint64_t> deaths_;  // ring
+  uint64_t kills_in_a_row_ = 0;
+  uint64_t answered_before_ = 0;
   size_t next_death_ = 0;
   std::string record_tail_;
   std::string record_temporary_;
@@ -200,10 +202,10 @@ void Keeper::on_worker_gone(int status) {
   } else if (!has_served_) {
     on_first_worker_gone(status);
   } else if (phase_ == Phase::draining) {
-    state_.has_crashed.store(0);
+    state_.last_death.store(LastDeath::planned);
     upgrade();
   } else if (ending == WorkerEnding::drained) {  // someone else's SIGTERM
-    state_.has_crashed.store(0);
+    state_.last_death.store(LastDeath::planned);
     start_worker();
   } else {
     on_crash(status);
@@ -225,9 +227,14 @@ void Keeper::on_first_worker_gone(int status) {
 
 void Keeper::on_crash(int status) {
   const uint64_t now_ns = monotonic_ns();
-  state_.crashed_ns.store(now_ns);
-  state_.has_crashed.store(1);
-  const uint64_t deaths = count_death(now_ns);
+  // One that did not get to serve had no request; the judgement on those waits for the next.
+  if (state_.ready_generation.load() == state_.generation.load()) {
+    const bool is_killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+    state_.died_ns.store(now_ns);
+    state_.last_death.store(is_killed ? LastDeath::killed : LastDeath::crashed);
+  }
+  const uint64_t deaths = count_death(status, now_ns);
+  state_.is_desperate.store(deaths * 10 >= deaths_.size() * 7 ? 1 : 0);
   say(LOG_ERR, "%s: worker %u was ended by %s %d (%llu within a minute)", state_.mount_point,
       state_.generation.load(), WIFSIGNALED(status) ? "signal" : "exit status",
       WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
@@ -244,7 +251,13 @@ void Keeper::on_crash(int status) {
   }
 }
 
-uint64_t Keeper::count_death(uint64_t now_ns) {
+// Crashes count for a minute.  Kills count while they follow each other without a request answered
+// between them: an operator who kills a worker that works may do so all day, and what eats all
+// memory at once, each time, is found out all the same.
+uint64_t Keeper::count_death(int status, uint64_t now_ns) {
+  const uint64_t answered = state_.answered.load();
+  if (std::exchange(answered_before_, answered) != answered) kills_in_a_row_ = 0;
+  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) return ++kills_in_a_row_;
   deaths_[next_death_] = now_ns;
   next_death_ = (next_death_ + 1) % deaths_.size();
   uint64_t deaths = 0;

@@ -29,6 +29,13 @@ constexpr size_t kResentSlots = 16384;
 // How the last worker ended.  `unknown` in a worker that is gone means that it crashed.
 enum class WorkerEnding : uint32_t { unknown = 0, drained = 1, unmounted = 2 };
 
+// Why the requests that come again come again; see resend_ledger.h.
+enum class LastDeath : uint32_t {
+  planned = 0,
+  killed = 1,   // SIGKILL: an operator, or no memory
+  crashed = 2,  // by its own doing
+};
+
 struct OpenSlot {
   std::atomic<uint64_t> node_id;  // 0: free
   std::atomic<uint64_t> state;    // see open_table.cc
@@ -37,10 +44,11 @@ struct OpenSlot {
 struct ResentSlot {
   std::atomic<uint64_t> unique;        // without the top bit; 0: free
   std::atomic<uint64_t> delivered_ns;  // monotonic, when last handed to a worker
-  std::atomic<uint64_t> times;         // crashes that it is suspected of
+  std::atomic<uint64_t> times;         // deaths that it is suspected of
 };
 
-struct KeeperHeader {
+// Page-aligned, as a mapping is.
+struct alignas(4096) KeeperHeader {
   uint64_t magic;
   uint32_t version;
   uint32_t has_overflowed;  // OpenTable: an open went unrecorded
@@ -50,8 +58,11 @@ struct KeeperHeader {
   std::atomic<uint32_t> generation;        // of the current worker, from 1
   std::atomic<uint32_t> ready_generation;  // the last worker that served
   std::atomic<WorkerEnding> ending;        // written by the worker as its last act
-  std::atomic<uint32_t> has_crashed;       // the worker before this one did
-  std::atomic<uint64_t> crashed_ns;        // monotonic, when
+  std::atomic<LastDeath> last_death;       // of a worker that served
+  std::atomic<uint32_t> is_desperate;      // few more deaths end the mount
+  std::atomic<uint64_t> died_ns;           // monotonic, when
+  std::atomic<uint64_t> on_trial;          // the request that is served alone, without the top bit
+  std::atomic<uint64_t> trial_ns;          // monotonic, since when
   std::atomic<uint32_t> upgrades;          // programs that took this mount over
 
   // Constant after the keeper has started.
@@ -72,13 +83,17 @@ struct KeeperHeader {
   std::atomic<uint32_t> init_reply_bytes;
   std::byte init_request[1024];
   std::byte init_reply[1024];
+
+  std::atomic<uint64_t> answered;  // requests answered that were not sent again: progress
 };
 static_assert(sizeof(KeeperHeader) <= kKeeperHeaderBytes);
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 static_assert(std::atomic<WorkerEnding>::is_always_lock_free);
+static_assert(std::atomic<LastDeath>::is_always_lock_free);
 
 struct KeeperState : KeeperHeader {
-  alignas(kKeeperHeaderBytes) OpenSlot opens[kOpenSlots];
+  std::byte reserved[kKeeperHeaderBytes - sizeof(KeeperHeader)];
+  alignas(4096) OpenSlot opens[kOpenSlots];  // at kKeeperHeaderBytes
   ResentSlot resent[kResentSlots];
 };
 

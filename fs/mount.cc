@@ -5,7 +5,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -173,11 +173,11 @@ bool take_generic_option(MountOptions& options, std::string_view option) {
 Result<std::string> prepare_mount_point(const std::string& path) {
   for (int i = 0; i < kMaxStaleMounts; i++) {
     struct stat info {};
-    if (stat(path.c_str(), &info) == 0) {
+    struct statfs space {};
+    // A dead mount's attributes may still be in the kernel's cache; statfs always asks.
+    if (stat(path.c_str(), &info) == 0 && statfs(path.c_str(), &space) == 0) {
       if (!S_ISDIR(info.st_mode)) return Error{Errc::invalid, cat(path, ": not a directory")};
-      // The kernel goes on answering stat() of a dead mount's root from its cache; statfs() asks.
-      struct statfs space {};
-      if (statfs(path.c_str(), &space) == 0 || errno != ENOTCONN) return canonical_path(path);
+      return canonical_path(path);
     }
     if (errno != ENOTCONN) return errno_error(errno, path);
     const std::string canonical = CAKE_TRY(canonical_path(path));

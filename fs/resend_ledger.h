@@ -1,39 +1,57 @@
-// Counts how often a request came again after a crash, to find the one that causes the crashes.
+// Finds the request that kills its workers, among those that are sent again after each death.
 //
-// Without it a request that kills its worker would kill every worker, and so end the mount.  A
-// crash is held against a request only if the worker had it for less than kSuspectNs: what waits
-// for a slow network through an afternoon of crashes did not cause them.  A planned end (drain) is
-// held against none.
+// Without it such a request would end the mount; with mere counting it would take along every
+// request that waits beside it, and an EIO under a mapping is the end of the reader.  So:
+//   suspect    it came again kPoisonTimes - 1 times, each time after a worker that had it for less
+//              than kSuspectNs: what waits through an afternoon of crashes did not cause them.
+//   on trial   a suspect is served alone for up to kTrialNs.  A worker that crashes then convicts
+//              it.  One that is killed (SIGKILL) does not: that may be an operator's doing.
+//   desperate  when few more deaths end the mount, the count alone convicts.
+// A planned end (drain) counts for nothing.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 #include "fs/keeper_state.h"
+#include "store/base/clock.h"
 #include "store/base/mutex.h"
 
 namespace cake {
 
 constexpr uint64_t kPoisonTimes = 3;
 constexpr uint64_t kSuspectNs = 10'000'000'000;
+constexpr uint64_t kTrialNs = 50'000'000;
 
 // A worker's view of the counts in the keeper's memory; one a process.  Thread-safe.
 class ResendLedger {
  public:
-  // `state` outlives the ledger.
-  explicit ResendLedger(KeeperState& state) : state_(state) {}
+  // `state` outlives the ledger.  Passes the sentence on what the last worker died of.
+  explicit ResendLedger(KeeperState& state);
 
-  // Notes that the request was sent again.  True: the third time; answer EIO instead of serving it.
-  bool is_poison(uint64_t unique, uint64_t now_ns) EXCLUDES(mutex_);
-  // The request was answered; nothing to do for one that was never sent again.
+  enum class Verdict { serve, serve_alone, poison };
+
+  // Notes that the request was sent again.  serve_alone: begin_trial() before it is served.
+  // poison: answer EIO instead.
+  Verdict judge(uint64_t unique, uint64_t now_ns) EXCLUDES(mutex_);
+  // Waits for the trial before this one, at most kTrialNs, and begins this request's.
+  void begin_trial(uint64_t unique) EXCLUDES(mutex_);
+  // Returns once no request is on trial: to be called before the next request is read.
+  void await_trial() EXCLUDES(mutex_);
+  // The request was answered, which ends its trial; nothing for one that was never sent again.
   void forget(uint64_t unique) EXCLUDES(mutex_);
 
  private:
   ResentSlot& slot_for(uint64_t unique) REQUIRES(mutex_);
+  void wait_while_on_trial() REQUIRES(mutex_);
 
   KeeperState& state_;  // `resent` is written under mutex_ only
 
   // Leaf lock.
   Mutex mutex_;
+  CondVar trial_over_;
+  SteadyTime trial_end_ GUARDED_BY(mutex_);
+  std::atomic<bool> is_on_trial_{false};  // written under mutex_, looked at without before a read
 };
 
 }  // namespace cake

@@ -220,10 +220,11 @@ int Worker::run() {
       MutexLock lock(mutex_);
       running_ = std::max(1u, options_.threads);
     }
-    for (unsigned i = 0; i < std::max(1u, options_.threads); i++)
-      threads_.emplace_back([this] { serve(); });
+    // Requests wait in the kernel; ready is what a worker is that may be handed them.
     give_up_stdio();
     channel_.announce_ready();
+    for (unsigned i = 0; i < std::max(1u, options_.threads); i++)
+      threads_.emplace_back([this] { serve(); });
     const bool has_ended = wait_for_end();
     stop_threads();
     if (has_failed_.load()) return 2;

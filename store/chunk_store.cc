@@ -69,6 +69,11 @@ struct Flusher {
   std::function<void(Status)> done;
 };
 
+// None of what the flusher waits for is in `waiting`.
+bool has_passed(const Flusher& flusher, const std::set<uint64_t>& waiting) {
+  return waiting.empty() || *waiting.begin() >= flusher.target;
+}
+
 }  // namespace
 
 struct ChunkStore::Impl {
@@ -327,9 +332,9 @@ bool ChunkStore::Impl::must_close() const {
   if (open.is_empty()) return false;
   if (open.bytes >= kGroupBytes || steady_now() >= open.since + kGroupDelay) return true;
   if (writer_stops && items.empty()) return true;
-  return std::any_of(flushers.begin(), flushers.end(), [&](const Flusher& flusher) {
-    return unwritten.empty() || *unwritten.begin() >= flusher.target;
-  });
+  for (const Flusher& flusher : flushers)
+    if (has_passed(flusher, unwritten)) return true;
+  return false;
 }
 
 ChunkStore::Impl::Work ChunkStore::Impl::wait_for_work() {
@@ -514,13 +519,10 @@ void ChunkStore::Impl::give_up(uint32_t pack_id) {
 // Those whose puts are all done with; or all.
 std::vector<Flusher> ChunkStore::Impl::take_flushers(bool all) {
   MutexLock lock(mutex);
-  const auto first_ready =
-      std::stable_partition(flushers.begin(), flushers.end(), [&](const Flusher& flusher) {
-        return !all && !unpublished.empty() && *unpublished.begin() < flusher.target;
-      });
-  std::vector<Flusher> ready(std::make_move_iterator(first_ready),
-                             std::make_move_iterator(flushers.end()));
-  flushers.erase(first_ready, flushers.end());
+  std::vector<Flusher> ready, others;
+  for (Flusher& flusher : flushers)
+    (all || has_passed(flusher, unpublished) ? ready : others).push_back(std::move(flusher));
+  flushers = std::move(others);
   return ready;
 }
 
@@ -531,13 +533,9 @@ void ChunkStore::Impl::run_committer() {
     Group group;
     {
       MutexLock lock(mutex);
-      const auto is_flusher_ready = [](const Flusher& flusher, const std::set<uint64_t>& waiting) {
-        return waiting.empty() || *waiting.begin() >= flusher.target;
-      };
       bool ready = false;
       while (!ready) {
-        for (const Flusher& flusher : flushers)
-          ready = ready || is_flusher_ready(flusher, unpublished);
+        for (const Flusher& flusher : flushers) ready = ready || has_passed(flusher, unpublished);
         // A flush does not wait for the next try: it is told how this one goes.
         const bool may_commit = steady_now() >= not_before || !flushers.empty();
         ready = ready || committer_stops || (!closed.empty() && may_commit);

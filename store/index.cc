@@ -267,9 +267,8 @@ Result<std::vector<RepoRow>> Index::list_repos(const std::string& source) {
   rows.bind(source);
   std::vector<RepoRow> repos;
   while (CAKE_TRY(rows.step()))
-    repos.push_back(
-        {rows.number(0), RepoName{static_cast<RepoType>(rows.number(1)), rows.text(2)},
-         rows.number(3) != 0});
+    repos.push_back({rows.number(0), RepoName{static_cast<RepoType>(rows.number(1)), rows.text(2)},
+                     rows.number(3) != 0});
   return repos;
 }
 

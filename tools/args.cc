@@ -63,7 +63,7 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error,
         if (!verb->get_group().empty()) names.push_back(verb->get_name());
     }
   }
-  if (wrong.empty() && error.get_name() == "ExtrasError") {
+  if (wrong.empty() && dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
     // An unknown flag: compare with those of the verb and the global ones.
     for (const std::string& arg : args)
       if (wrong.empty() && arg.starts_with("--") &&

@@ -61,20 +61,22 @@ void add_row(Table& table, const std::string& what, const Index::SetUsage& usage
 Status add_repos(Table& table, Store& store) {
   Index& index = store.index();
   Shares shares(index);
-  uint64_t own_bytes = 0;
-  for (const StoredRepo& repo : CAKE_TRY(list_stored_repos(index))) {
+  uint64_t sum_of_own = 0;
+  const std::vector<StoredRepo> repos = CAKE_TRY(list_stored_repos(index));
+  const Holders holders = CAKE_TRY(count_holders(index, repos, false));
+  for (const StoredRepo& repo : repos) {
     const RepoContents contents = CAKE_TRY(repo_contents(index, repo, ""));
-    const uint64_t own = CAKE_TRY(index.set_usage(contents.ids)).exclusive_encoded_bytes;
+    const uint64_t own = CAKE_TRY(own_bytes(index, contents.ids, holders));
     const Index::SetUsage share = CAKE_TRY(shares.add(contents.ids));
-    own_bytes += own;
+    sum_of_own += own;
     add_row(table, stored_name(repo.row.name), share, share.encoded_bytes, own);
   }
   const uint64_t disk_bytes = CAKE_TRY(store.disk_bytes());
   const Index::SetUsage total = shares.total();
   const uint64_t encoded = total.encoded_bytes;
-  if (encoded > own_bytes) add_row(table, "(shared by repos)", {}, 0, encoded - own_bytes);
+  if (encoded > sum_of_own) add_row(table, "(shared by repos)", {}, 0, encoded - sum_of_own);
   if (disk_bytes > encoded) add_row(table, "(index, padding)", {}, disk_bytes - encoded, 0);
-  add_row(table, "TOTAL", total, std::max(disk_bytes, encoded), std::max(encoded, own_bytes));
+  add_row(table, "TOTAL", total, std::max(disk_bytes, encoded), std::max(encoded, sum_of_own));
   return {};
 }
 
@@ -89,7 +91,9 @@ Status add_references(Table& table, Store& store, const std::vector<std::string>
   Index& index = store.index();
   const std::vector<StoredRepo> repos = CAKE_TRY(list_stored_repos(index));
   Shares shares(index);
-  uint64_t own_bytes = 0;
+  uint64_t sum_of_own = 0;
+  const Holders by_repo = CAKE_TRY(count_holders(index, repos, false));
+  const Holders by_revision = CAKE_TRY(count_holders(index, repos, true));
   for (const std::string& text : references) {
     const Reference reference = CAKE_TRY(parse_reference(text));
     bool is_known = false;
@@ -102,15 +106,16 @@ Status add_references(Table& table, Store& store, const std::vector<std::string>
       if (!reference.revision.empty() && commit.empty()) continue;
       is_known = true;
       const RepoContents contents = CAKE_TRY(repo_contents(index, repo, commit));
-      const uint64_t own = CAKE_TRY(index.set_usage(contents.ids)).exclusive_encoded_bytes;
+      const uint64_t own =
+          CAKE_TRY(own_bytes(index, contents.ids, commit.empty() ? by_repo : by_revision));
       const Index::SetUsage share = CAKE_TRY(shares.add(contents.ids));
-      own_bytes += own;
+      sum_of_own += own;
       add_row(table, reference.text(), share, share.encoded_bytes, own);
     }
     if (!is_known) return Error{Errc::not_found, reference.text() + " is not in the store"};
   }
   const Index::SetUsage& total = shares.total();
-  if (references.size() > 1) add_row(table, "TOTAL", total, total.encoded_bytes, own_bytes);
+  if (references.size() > 1) add_row(table, "TOTAL", total, total.encoded_bytes, sum_of_own);
   return {};
 }
 

@@ -83,13 +83,15 @@ bool passes(const Row& row, const Filter& filter) {
 
 Result<std::vector<Row>> collect(Index& index, const Arguments& arguments) {
   std::vector<Row> rows;
-  for (StoredRepo& repo : CAKE_TRY(list_stored_repos(index))) {
+  const std::vector<StoredRepo> repos = CAKE_TRY(list_stored_repos(index));
+  const Holders holders = CAKE_TRY(count_holders(index, repos, arguments.revisions));
+  for (const StoredRepo& repo : repos) {
     const std::string id = stored_name(repo.row.name);
     if (!arguments.pattern.empty() && fnmatch(arguments.pattern.c_str(), id.c_str(), 0) != 0 &&
         fnmatch(arguments.pattern.c_str(), repo.row.name.id.c_str(), 0) != 0)
       continue;
     if (!arguments.revisions) {
-      Row row{repo, CAKE_TRY(summarise(index, repo, "")), id, {}};
+      Row row{repo, CAKE_TRY(summarise(index, repo, "", holders)), id, {}};
       for (const RefRow& ref : repo.refs)
         if (!is_commit(ref.revision)) row.refs.push_back(ref.revision);
       if (!repo.snapshots.empty()) rows.push_back(std::move(row));
@@ -97,7 +99,7 @@ Result<std::vector<Row>> collect(Index& index, const Arguments& arguments) {
     }
     for (const SnapshotRow& snapshot : repo.snapshots) {
       Row row{repo,
-              CAKE_TRY(summarise(index, repo, snapshot.commit)),
+              CAKE_TRY(summarise(index, repo, snapshot.commit, holders)),
               cat(id, "@", snapshot.commit),
               {}};
       for (const RefRow& ref : repo.refs)

@@ -117,8 +117,10 @@ int run_pull(Context& context, Arguments arguments) {
     return fail(context, {Errc::invalid, "--revision: no branch, tag or commit has this name"});
 
   const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
+  interrupts.let_through();
   const auto snapshot = CAKE_TRY_RUN(context, session->find_snapshot(reference, true));
   std::vector<TransferFile> files = CAKE_TRY_RUN(context, plan(*session, *snapshot, arguments));
+  interrupts.hold();
   if (context.globals.dry_run) return print_plan(context, files);
   if (!files.empty())
     CAKE_TRY_RUN(context, transfer(context, *session, interrupts, std::move(files),

@@ -22,6 +22,14 @@ Interrupts::~Interrupts() {
   pthread_sigmask(SIG_SETMASK, &before_, nullptr);
 }
 
+void Interrupts::let_through() {
+  pthread_sigmask(SIG_UNBLOCK, &signals_, nullptr);
+}
+
+void Interrupts::hold() {
+  pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+}
+
 bool Interrupts::has_come() {
   const timespec at_once{};
   if (!has_come_ && sigtimedwait(&signals_, nullptr, &at_once) >= 0) has_come_ = true;

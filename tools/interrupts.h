@@ -14,7 +14,12 @@ class Interrupts {
   Interrupts(const Interrupts&) = delete;
   Interrupts& operator=(const Interrupts&) = delete;
 
-  // One of them has come since the start; stays true.
+  // On the calling thread the signals end the process again, as by default: for waits that leave
+  // nothing to tidy up.  Threads made meanwhile would inherit it.
+  void let_through();
+  void hold();
+
+  // One of them has come while held; stays true.
   bool has_come();
 
  private:

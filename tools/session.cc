@@ -56,6 +56,8 @@ ClientOptions client_options(const Config& config) {
 }
 
 Result<std::unique_ptr<Store>> open_store(const Config& config, Metrics& metrics) {
+  if (config.text("codec") == "rans")  // not written by this version: better refused than ignored
+    return Error{Errc::unsupported, "codec=rans is not supported by this version"};
   return Store::open(store_options(config), metrics);
 }
 
@@ -76,7 +78,8 @@ Result<std::unique_ptr<Session>> Session::open(const Config& config) {
         *session->http_, hub, std::make_shared<Credentials>(config.text("token_file")),
         *session->metrics_);
   }
-  session->client_ = std::make_unique<Client>(*session->store_, hub_source(endpoint),
+  // Offline as online, names belong to the same source.
+  session->client_ = std::make_unique<Client>(*session->store_, cat("hf:", endpoint.str()),
                                               std::move(upstream), options, *session->metrics_);
   return session;
 }

@@ -56,11 +56,41 @@ double SetSummary::ratio() const {
   return static_cast<double>(usage.logical_bytes) / static_cast<double>(usage.encoded_bytes);
 }
 
-Result<SetSummary> summarise(Index& index, const StoredRepo& repo, const std::string& commit) {
+Result<Holders> count_holders(Index& index, const std::vector<StoredRepo>& repos,
+                              bool by_revision) {
+  Holders holders;
+  const auto count = [&](const StoredRepo& repo, const std::string& commit) -> Status {
+    const RepoContents contents = CAKE_TRY(repo_contents(index, repo, commit));
+    for (const RowId id : contents.ids) holders[id]++;
+    return {};
+  };
+  for (const StoredRepo& repo : repos) {
+    if (!by_revision) {
+      CAKE_TRY(count(repo, ""));
+      continue;
+    }
+    for (const SnapshotRow& snapshot : repo.snapshots) CAKE_TRY(count(repo, snapshot.commit));
+  }
+  return holders;
+}
+
+Result<uint64_t> own_bytes(Index& index, const std::vector<RowId>& contents,
+                           const Holders& holders) {
+  std::vector<RowId> own;
+  for (const RowId id : contents) {
+    const auto found = holders.find(id);
+    if (found == holders.end() || found->second <= 1) own.push_back(id);
+  }
+  return CAKE_TRY(index.set_usage(own)).exclusive_encoded_bytes;
+}
+
+Result<SetSummary> summarise(Index& index, const StoredRepo& repo, const std::string& commit,
+                             const Holders& holders) {
   const RepoContents contents = CAKE_TRY(repo_contents(index, repo, commit));
   SetSummary sum;
   sum.bytes = contents.bytes;
   sum.usage = CAKE_TRY(index.set_usage(contents.ids));
+  sum.usage.exclusive_encoded_bytes = CAKE_TRY(own_bytes(index, contents.ids, holders));
   for (const RowId id : contents.ids) {
     sum.cached_bytes += CAKE_TRY(index.cached(id)).bytes;
     const std::optional<ContentRow> row = CAKE_TRY(index.find_content(id));

@@ -3,6 +3,7 @@
 
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "store/index.h"
@@ -37,6 +38,17 @@ struct SetSummary {
   double cached_percent() const;
   double ratio() const;  // logical to stored; 0 when nothing is stored
 };
-Result<SetSummary> summarise(Index& index, const StoredRepo& repo, const std::string& commit);
+
+// How many repos (or revisions) hold a content: two with the same file share its row.
+using Holders = std::unordered_map<RowId, unsigned>;
+Result<Holders> count_holders(Index& index, const std::vector<StoredRepo>& repos, bool by_revision);
+
+// Stored bytes that only these contents need: what is freed when their only holder goes.
+Result<uint64_t> own_bytes(Index& index, const std::vector<RowId>& contents,
+                           const Holders& holders);
+
+// `usage.exclusive_encoded_bytes` is own_bytes.
+Result<SetSummary> summarise(Index& index, const StoredRepo& repo, const std::string& commit,
+                             const Holders& holders);
 
 }  // namespace cake

@@ -160,8 +160,8 @@ TEST_F(ChannelTest, KnowsWhichRequestsCameAgain) {
 TEST_F(ChannelTest, AnswersARequestThatKilledThreeWorkers) {
   serve_and_leave();
   for (int i = 0; i < 3; i++) {
-    memory_->has_crashed.store(1);
-    memory_->crashed_ns.store(monotonic_ns());
+    memory_->last_death.store(LastDeath::crashed);
+    memory_->died_ns.store(monotonic_ns());
     auto next = make_channel();
     receive(*next);
     answer_init(*next);

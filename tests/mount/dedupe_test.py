@@ -1,4 +1,4 @@
-# ctest: timeout=60
+# ctest: serial timeout=60
 """The same tensors behind headers of different length are stored once."""
 
 import glob

@@ -163,10 +163,34 @@ TEST_F(KeeperMount, KilledReaderOfAParkedReadShowsItsSignal) {
 }
 
 TEST_F(KeeperMount, PoisonRequestGetsAnErrorAndTheMountGoesOn) {
-  PatternMount mount;
+  PatternMount mount({cat("signal=", SIGSEGV)});
   EXPECT_EQ(read_page(mount.path("poison"), 0), EIO);
   EXPECT_EQ(read_page(mount.path("f"), 0), 0);
   EXPECT_EQ(mount.attribute("user.generation"), 4);  // killed, and killed by being sent again
+}
+
+// It shares every death with the poison; an error would be SIGBUS for a mapping.
+TEST_F(KeeperMount, PoisonRequestTakesNoOtherAlong) {
+  constexpr unsigned kReads = 100;
+  const std::string gate = "/tmp/cakefs-gate-" + std::to_string(getpid());
+  PatternMount mount({cat("signal=", SIGABRT), "gate=" + gate});
+  std::atomic<unsigned> good{0};
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < kReads; i++)
+    threads.emplace_back([&, i] { good += read_page(mount.path("gated"), i * kMiB) == 0; });
+  EXPECT_TRUE(wait_until_true([&] { return mount.attribute("user.parked") == kReads; }));
+  EXPECT_EQ(read_page(mount.path("poison"), 0), EIO);
+  std::ofstream(gate).close();
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(good, kReads);
+  unlink(gate.c_str());
+}
+
+// One that is ended by SIGKILL (no memory) is told from an operator's kills by insistence only.
+TEST_F(KeeperMount, PoisonRequestByMemoryDoesNotEndTheMount) {
+  PatternMount mount({cat("signal=", SIGKILL)});
+  EXPECT_EQ(read_page(mount.path("poison"), 0), EIO);
+  EXPECT_EQ(read_page(mount.path("f"), 0), 0);
 }
 
 TEST_F(KeeperMount, TooManyDeathsEndTheMount) {

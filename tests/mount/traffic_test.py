@@ -1,4 +1,4 @@
-# ctest: timeout=120
+# ctest: serial timeout=120
 """What reads cost upstream: bytes once, little for a little, nothing the second time."""
 
 import os

@@ -2,7 +2,7 @@
 // shows what they do.  Its files, kPatternBytes each:
 //   f        answered by a thread other than the one that asked
 //   gated    held until the file gate=PATH exists
-//   poison   a read of it kills the worker
+//   poison   a read of it ends the worker by signal=N
 //   through  opened through passthrough to backing=PATH, when the kernel agreed
 // and two attributes of the root: user.parked (requests held) and user.generation.
 // Other keys: foreground=1 deaths=N fail=CODE (the worker ends at its start) program=PATH source=S.
@@ -156,7 +156,7 @@ class PatternFilesystem final : public Filesystem {
   static void read_file(fuse_req_t request, fuse_ino_t node, size_t length, off_t offset,
                         fuse_file_info*) {
     PatternFilesystem& self = of(request);
-    if (node == kPoison) raise(SIGKILL);
+    if (node == kPoison) raise(atoi(self.settings_["signal"].c_str()));
     if (node == kThrough && !self.settings_["backing"].empty()) {
       fuse_reply_err(request, ENOTRECOVERABLE);  // passthrough did not happen
       return;

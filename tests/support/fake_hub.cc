@@ -9,6 +9,7 @@
 #include <random>
 
 #include "fetch/hub_folder.h"
+#include "fetch/url.h"
 #include "store/base/digest.h"
 #include "tests/support/fake_body.h"
 
@@ -265,9 +266,8 @@ std::string FakeHub::Site::sign(const std::string& path, const std::string& expi
 
 std::string FakeHub::Site::signed_url(const RepoName& repo, const std::string& commit,
                                       const TreeEntry& entry) {
-  const std::string path =
-      cat("/cdn/", repo_type_plural(repo.type), '/', encode_uri_part(repo.id, false), '/', commit,
-          '/', encode_uri_part(entry.path, true));
+  const std::string path = cat("/cdn/", repo_type_plural(repo.type), '/', encode_segment(repo.id),
+                               '/', commit, '/', encode_path(entry.path));
   // In milliseconds, so that tests need not wait for a second; real ones count seconds.
   const auto now =
       std::chrono::duration_cast<Millis>(std::chrono::system_clock::now().time_since_epoch());

@@ -32,12 +32,11 @@ Buffer weights(size_t size, uint64_t seed) {
 }
 
 Buffer text(size_t size) {
-  Buffer bytes;
-  for (size_t i = 0; bytes.size() < size; i++)
-    for (const std::byte byte : as_bytes(cat("\"model.layers.", i, ".weight\": 1,\n")))
-      bytes.push_back(byte);
-  bytes.resize(size);
-  return bytes;
+  std::string lines;
+  for (size_t i = 0; lines.size() < size; i++)
+    lines += cat("\"model.layers.", i, ".weight\": 1,\n");
+  lines.resize(size);
+  return to_buffer(as_bytes(lines));
 }
 
 void expect_round_trip(const Codec& codec, const Buffer& plain, Dtype dtype, double at_most) {
@@ -82,6 +81,8 @@ TEST(Codec, ChoosesByOption) {
   EXPECT_EQ(choose_codec(CodecChoice::raw, Dtype::bf16).id(), CodecId::raw);
   EXPECT_EQ(choose_codec(CodecChoice::zstd, Dtype::bytes).id(), CodecId::zstd);
   EXPECT_EQ(choose_codec(CodecChoice::automatic, Dtype::bytes).id(), CodecId::zstd);
+  EXPECT_EQ(choose_codec(CodecChoice::automatic, Dtype::bf16).id(), CodecId::raw);
+  EXPECT_EQ(choose_codec(CodecChoice::zstd, Dtype::bf16).id(), CodecId::zstd);
 }
 
 TEST(RawCodec, CopiesAndChecksTheLength) {

@@ -9,10 +9,8 @@ import threading
 
 from mountlib import *
 
-# Ten deaths within a minute end a mount, and a request that outlives three workers fails, so the
-# quick form stays below both.
-KILLS = 200 if LONG else 5
-INTERVAL = 0.1 if LONG else 1.0
+KILLS = 200 if LONG else 20
+INTERVAL = 0.1 if LONG else 0.2
 READERS = 16 if LONG else 8
 
 

@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# pull, ls, du, tree, stat and cat against a hub that can fail on command.
+# ctest: asan timeout=200
+set -uo pipefail
+hub_program=$(dirname "$CAKE_BIN")/test_hub
+[[ -x $hub_program ]] || { echo "no test_hub beside $CAKE_BIN"; exit 77; }
+work=$(mktemp -d) || exit 1
+hub=
+cleanup() {
+  [[ -n $hub ]] && kill "$hub" 2>/dev/null && wait "$hub"
+  rm -rf "$work"
+}
+trap cleanup EXIT
+export HOME=$work CAKE_CONFIG=$work/none
+unset HF_ENDPOINT HF_HUB_OFFLINE HF_TOKEN HF_TOKEN_PATH HF_HOME http_proxy https_proxy all_proxy
+failures=0
+fail() {
+  echo "FAIL: $*"
+  sed 's/^/  /' "$work/err"
+  failures=$((failures + 1))
+}
+
+mkfifo "$work/url"
+"$hub_program" "repo=org/model&file=config.json&text=%7B%7D" \
+  "repo=org/model&file=model.safetensors&bytes=40000000&seed=1" \
+  "repo=org/model&file=pytorch_model.bin&bytes=1000&seed=2" \
+  "repo=org/model&file=sub/notes.txt&text=hello" \
+  "repo=org/copy&file=model.safetensors&bytes=40000000&seed=1" \
+  "repo=org/longer&file=model.safetensors&bytes=41000000&seed=1" >"$work/url" &
+hub=$!
+read -r url <"$work/url"
+control() { curl -fsS --noproxy '*' "$url/_control?$1"; }
+store=$work/store
+# expect STATUS ARGS…
+expect() {
+  local wanted=$1 status=0
+  shift
+  timeout 60 "$CAKE_BIN" --endpoint "$url" --store "$store" "$@" >"$work/out" 2>"$work/err" \
+    </dev/null || status=$?
+  ((status == wanted)) || fail "cake $*: status $status, not $wanted"
+}
+
+# A dry run changes nothing; safetensors make the other format superfluous.
+expect 0 pull org/model --dry-run
+grep -q '^model.safetensors'$'\t''40000000$' "$work/out" || fail 'dry run lists the weights'
+grep -q pytorch "$work/out" && fail 'dry run lists superfluous weights'
+expect 0 ls -q
+[[ -s $work/out ]] && ! grep -qx model/org/model "$work/out" && fail 'ls after a dry run'
+
+# A stalled transfer: Ctrl-C ends it with 130, soon, and what came stays.
+control 'fault=stall_body&path=*model.safetensors&after=1000000' >"$work/err" || fail 'setting a fault'
+"$CAKE_BIN" --endpoint "$url" --store "$store" pull org/model >"$work/out" 2>"$work/err" &
+pull=$!
+for ((i = 0; i < 200; i++)); do
+  control counters=1 2>/dev/null | grep -q '"stalled": *[1-9]' && break
+  sleep 0.1
+done
+kill -INT "$pull"
+SECONDS=0
+status=0
+wait "$pull" || status=$?
+((status == 130)) || fail "interrupted pull: status $status, not 130"
+((SECONDS <= 10)) || fail "interrupted pull took $SECONDS s to end"
+[[ -s $work/out ]] && fail 'an interrupted pull names a path'
+control 'clear=1&release=1' >/dev/null
+
+expect 0 pull org/model
+[[ $(tail -n 1 "$work/out") =~ ^hf:org/model@[0-9a-f]{40}$ ]] || fail 'the last line is the reference'
+expect 0 pull org/model --local-dir "$work/plain" --include '*.txt' --include '*.safetensors'
+[[ $(cat "$work/out") == "$work/plain" ]] || fail 'the last line is the folder'
+[[ $(find "$work/plain" -type f -printf '%P\n' | sort | xargs) == 'model.safetensors sub/notes.txt' ]] ||
+  fail 'the folder holds what was included, and no leftovers'
+[[ $(stat -c %s "$work/plain/model.safetensors") == 40000000 ]] || fail 'the size of the plain file'
+[[ $(cat "$work/plain/sub/notes.txt") == hello ]] || fail 'the bytes of the plain file'
+
+# The same file in another repo takes no second copy, nor do the bytes of one that begins alike.
+expect 0 pull org/copy
+expect 0 pull org/longer
+expect 0 ls --json
+python3 - "$work/out" <<'END' || fail 'ls --json'
+import json, sys
+rows = {row["id"]: row for row in json.load(open(sys.argv[1]))}
+assert set(rows) == {"model/org/model", "model/org/copy", "model/org/longer"}, rows
+copy = rows["model/org/copy"]
+assert copy["size"] == 40000000 and copy["cached_percent"] == 100, copy
+assert copy["unique"] == 0, copy
+assert 0 < rows["model/org/longer"]["unique"] < 2500000, rows
+END
+expect 0 du --by repo --json
+python3 - "$work/out" <<'END' || fail 'the columns of du add up'
+import json, sys
+*rows, total = json.load(open(sys.argv[1]))
+assert total["what"] == "TOTAL"
+for key in total:
+    if key != "what":
+        assert sum(row[key] for row in rows) == total[key], (key, rows, total)
+assert total["after_dedupe"] < total["logical"]
+END
+
+# Without the hub everything cached is there, and nothing else.
+kill "$hub"
+wait "$hub"
+hub=
+cp "$work/plain/model.safetensors" "$work/whole"
+expect 0 --offline cat org/model/model.safetensors
+cmp -s "$work/out" "$work/whole" || fail 'cat offline gives the same bytes'
+expect 0 --offline cat --range 100-199 org/model/model.safetensors
+cmp -s "$work/out" <(tail -c +101 "$work/whole" | head -c 100) || fail 'cat --range'
+expect 0 --offline tree org/model
+expect 0 --offline stat --json org/model/config.json
+expect 6 --offline cat org/model/pytorch_model.bin
+expect 6 --offline tree org/unknown
+expect 3 --offline cat org/model/nothing
+exit $((failures > 0))
