@@ -96,7 +96,6 @@ def test_killed_workers():
                 last = worker
             except ProcessLookupError:
                 pass
-        # A worker that dies ten times in a minute ends the mount unless it was killed.
         time.sleep(INTERVAL)
     seconds = time.monotonic() - start
     reads = readers.reads
@@ -176,7 +175,7 @@ def test_memory_and_descriptors():
     sampler = threading.Thread(target=sample, daemon=True)
     sampler.start()
     readers = Readers(mount, data, 16)
-    done = run("cat", mount.path("org/big/model.bin"), timeout=120, preexec_fn=None) if LONG else None
+    done = run("cat", mount.path("org/big/model.bin"), timeout=120) if LONG else None
     if done is None:
         with open(mount.path("org/big/model.bin"), "rb", buffering=0) as file:
             while file.read(4 * MIB):
