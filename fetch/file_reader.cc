@@ -96,7 +96,8 @@ FileReader::FileReader(std::shared_ptr<Fetcher> fetcher, ContentRow content)
     : fetcher_(std::move(fetcher)),
       content_(std::move(content)),
       pack_name_(content_pack_name(content_.source, content_.key)),
-      readahead_(content_.bytes, fetcher_->options().readahead) {}
+      readahead_(content_.bytes, fetcher_->options().readahead),
+      decode_ahead_(content_.bytes) {}
 
 FileAddress FileReader::address() const {
   return {content_.repo, content_.commit, content_.path, content_.ids, content_.bytes};
@@ -160,14 +161,17 @@ bool FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
   }
 
   std::vector<uint64_t> ahead;
-  if (options.drives_readahead) ahead = start_readahead(offset, length);
+  if (options.drives_readahead) {
+    start_decoding(offset, length);
+    ahead = start_readahead(offset, length);
+  }
 
   if (missing.empty()) {
     done(std::move(op->slices));
     if (!ahead.empty()) fetcher_->start(shared_from_this(), std::move(ahead), false);
     return false;
   }
-  const bool is_mixed = missing.size() != op->slices.size();
+  const bool is_mixed = missing.size() != op->slices.size() && needs_network(missing);
   if (is_mixed && options.may_ask_for_less && fetcher_->health().is_down()) {
     done(Error{Errc::offline,
                cat(describe({offset, length}), ": in part not in the store, and the hub is down")});
@@ -248,15 +252,68 @@ std::vector<uint64_t> FileReader::start_readahead(uint64_t offset, uint64_t leng
 ChunkPtr FileReader::find_local(uint64_t ordinal) {
   ChunkPtr chunk = fetcher_->cache().find(content_.id, ordinal);
   if (chunk) return chunk;
+  const Result<Known> known = find_known(ordinal);
   {
     MutexLock lock(mutex_);
     const auto kept = unstored_.find(ordinal);
     if (kept != unstored_.end()) return kept->second;
     if (flights_.contains(ordinal)) return nullptr;
+    if (known && !known->location) return nullptr;
+    // Requests of 1 MiB seldom end where chunks do: the next one waits for this reading of it.
+    flights_[ordinal].is_local = true;
   }
   chunk = read_stored(ordinal);
-  if (chunk) fetcher_->cache().insert(content_.id, ordinal, chunk);
+  if (!chunk) {
+    local_flight_failed(ordinal);
+    return nullptr;
+  }
+  fetcher_->cache().insert(content_.id, ordinal, chunk);
+  complete(ordinal, chunk);
   return chunk;
+}
+
+void FileReader::local_flight_failed(uint64_t ordinal) {
+  {
+    MutexLock lock(mutex_);
+    const auto flight = flights_.find(ordinal);
+    if (flight == flights_.end()) return;
+    if (flight->second.waiters.empty()) {
+      flights_.erase(flight);
+      return;
+    }
+    flight->second.is_local = false;
+  }
+  fetcher_->start(shared_from_this(), {ordinal}, true);
+}
+
+bool FileReader::needs_network(const std::vector<uint64_t>& ordinals) const {
+  MutexLock lock(mutex_);
+  for (const uint64_t ordinal : ordinals) {
+    const auto flight = flights_.find(ordinal);
+    if (flight == flights_.end() || !flight->second.is_local) return true;
+  }
+  return false;
+}
+
+void FileReader::start_decoding(uint64_t offset, uint64_t length) {
+  ByteRange ask;
+  {
+    MutexLock lock(mutex_);
+    ask = decode_ahead_.on_access(offset, length);
+  }
+  // What the cache would drop again before it is read is not worth decoding.
+  if (fetcher_->store().budget().available() < ask.length) return;
+  while (ask.length > 0) {
+    const ByteRange part{ask.offset, std::min(ask.length, kChunkBytes)};
+    fetcher_->post(ThreadPool::Priority::demand, [self = shared_from_this(), part] {
+      const Extents& cuts = self->extents();
+      for (uint64_t ordinal = cuts.find(part.offset); ordinal < cuts.count(); ordinal++) {
+        if (cuts.at(ordinal).offset >= part.end()) break;
+        self->find_local(ordinal);
+      }
+    });
+    ask = {part.end(), ask.length - part.length};
+  }
 }
 
 ChunkPtr FileReader::read_stored(uint64_t ordinal) {
@@ -271,25 +328,29 @@ ChunkPtr FileReader::read_stored(uint64_t ordinal) {
   const uint64_t wanted_bytes = extents().at(ordinal).length;
   // The second look is for a location that went stale: the chunk was moved, or evicted by another
   // process.
-  for (int look = 0; look < 2; look++) {
+  std::optional<Error> failure;
+  for (int look = 0; look < 3; look++) {
     if (known->location->plain_bytes == wanted_bytes) {
       Result<ChunkPtr> chunk = fetcher_->store().chunks().read(*known->location);
       if (chunk && (*chunk)->size() == wanted_bytes) return std::move(chunk).value();
-      if (!chunk) {
-        log_warn(
-            chunk.error().with(describe({extents().at(ordinal).offset, wanted_bytes})).message);
-        if (chunk.error().code == Errc::corrupt || chunk.error().code == Errc::not_found) {
-          const Status dropped =
-              fetcher_->store().index().drop_chunk(known->digest, *known->location);
-          if (!dropped.ok()) log_warn(dropped.error().with("dropping a bad chunk").message);
-        }
-      }
+      if (!chunk) failure = chunk.error();
     }
     const auto again = fetcher_->store().index().find_chunks({&known->digest, 1});
     const std::optional<Location> now = again && !again->empty() ? again->front() : std::nullopt;
     set_known(ordinal, known->digest, now);
-    if (!now || now == known->location) break;
-    known->location = now;
+    if (!now) break;  // evicted
+    if (now != known->location) {
+      known->location = now;
+      failure.reset();
+      continue;
+    }
+    if (!failure) break;
+    log_warn(failure->with(describe({extents().at(ordinal).offset, wanted_bytes})).message);
+    if (failure->code == Errc::corrupt || failure->code == Errc::not_found) {
+      const Status dropped = fetcher_->store().index().drop_chunk(known->digest, *known->location);
+      if (!dropped.ok()) log_warn(dropped.error().with("dropping a bad chunk").message);
+    }
+    break;
   }
   set_known(ordinal, known->digest, std::nullopt);
   return nullptr;

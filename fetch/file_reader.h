@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "fetch/decode_ahead.h"
 #include "fetch/fetcher.h"
 #include "store/recipe.h"
 
@@ -69,6 +70,7 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
     unsigned attempts = 0;
     unsigned mismatches = 0;
     SteadyTime since = steady_now();
+    bool is_local = false;  // being read from the store, which takes no network
   };
   // Digests and locations of up to kSegmentExtents extents; loaded when first touched.
   static constexpr uint64_t kSegmentExtents = 1024;
@@ -99,6 +101,12 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   Result<Known> find_known(uint64_t ordinal);
   // From memory or the store; nullptr when it must be fetched.
   ChunkPtr find_local(uint64_t ordinal);
+  // A stored extent turned out not to be: whoever waits for it gets it from the upstream.
+  void local_flight_failed(uint64_t ordinal) EXCLUDES(mutex_);
+  // Whether any of these missing extents is not just now being read from the store.
+  bool needs_network(const std::vector<uint64_t>& ordinals) const EXCLUDES(mutex_);
+  // Decodes on the pool what the reader of this range will want next, as far as it is stored.
+  void start_decoding(uint64_t offset, uint64_t length) EXCLUDES(mutex_);
   ChunkPtr read_stored(uint64_t ordinal);
   void set_known(uint64_t ordinal, const Digest& digest, std::optional<Location> location)
       EXCLUDES(mutex_);
@@ -130,6 +138,7 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   std::map<uint64_t, Flight> flights_ GUARDED_BY(mutex_);
   std::unordered_map<uint64_t, ChunkPtr> unstored_ GUARDED_BY(mutex_);
   Readahead readahead_ GUARDED_BY(mutex_);
+  DecodeAhead decode_ahead_ GUARDED_BY(mutex_);
   std::optional<std::string> last_error_ GUARDED_BY(mutex_);
   SteadyTime next_log_ GUARDED_BY(mutex_){};
   // A soft mount's failure, answered from memory until then: under MAP_POPULATE the kernel repeats
