@@ -260,6 +260,7 @@ Result<PackReader::FilesPtr> PackReader::get_files(uint32_t pack) {
   // Some file systems refuse it; then the page cache is used, and given back after each read.
   if (Result<File> direct = File::open(path, File::Mode::read, O_DIRECT))
     opened->direct = std::move(direct).value();
+  close_removed();
   FilesPtr dropped;  // closed without the lock
   MutexLock lock(mutex_);
   if (open_.contains(pack)) return open_[pack].files;
@@ -271,6 +272,22 @@ Result<PackReader::FilesPtr> PackReader::get_files(uint32_t pack) {
     ages_.pop_back();
   }
   return FilesPtr(opened);
+}
+
+void PackReader::close_removed() {
+  std::vector<std::pair<uint32_t, FilesPtr>> known;
+  {
+    MutexLock lock(mutex_);
+    for (const auto& [pack, open] : open_) known.emplace_back(pack, open.files);
+  }
+  std::erase_if(known, [](const auto& one) { return path_exists(one.second->cached.path()); });
+  MutexLock lock(mutex_);
+  for (const auto& [pack, files] : known) {
+    const auto found = open_.find(pack);
+    if (found == open_.end() || found->second.files != files) continue;
+    ages_.erase(found->second.age);
+    open_.erase(found);
+  }
 }
 
 Status PackReader::read(uint32_t pack, uint64_t offset, MutableByteSpan out) {

@@ -155,6 +155,8 @@ class PackReader {
     std::list<uint32_t>::iterator age;
   };
   Result<FilesPtr> get_files(uint32_t pack) EXCLUDES(mutex_);
+  // A file that was removed keeps its disk for as long as somebody has it open.
+  void close_removed() EXCLUDES(mutex_);
 
   // Constant after construction.
   const std::string directory_;

@@ -78,6 +78,9 @@ struct FakeHubOptions {
   size_t page_limit = 1'000;  // of tree and list
 };
 
+// "ORG/NAME" is a model; "datasets/ORG/NAME" and "spaces/ORG/NAME" are what they say.
+RepoName parse_repo(const std::string& name);
+
 // Thread-safe.
 class FakeHub {
  public:
