@@ -109,10 +109,11 @@ void Fetcher::task_ended() {
 
 uint64_t Fetcher::readahead_limit() const {
   const uint64_t limit = store_.budget().limit();
-  // A disk slower than the link slows readahead, never a demanded read.
-  if (store_.chunks().queued_bytes() > limit / 4) return 0;
+  // A disk slower than the link slows readahead, never a demanded read: only so much is asked for
+  // as can be queued for the disk when it comes.
+  const uint64_t room = limit / 2 - std::min(limit / 2, store_.chunks().queued_bytes());
   const uint64_t outstanding = background_bytes_.load(std::memory_order_relaxed);
-  const uint64_t most = std::min(options_.readahead.max_window_bytes, limit / 2);
+  const uint64_t most = std::min(options_.readahead.max_window_bytes, room);
   return outstanding < most ? most - outstanding : 0;
 }
 

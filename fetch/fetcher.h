@@ -10,7 +10,7 @@
 #include "fetch/chunk_cache.h"
 #include "fetch/health.h"
 #include "fetch/plan.h"
-#include "fetch/readahead.h"
+#include "fetch/readahead_options.h"
 #include "fetch/upstream.h"
 #include "store/base/metrics.h"
 #include "store/base/mutex.h"
