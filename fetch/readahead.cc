@@ -35,7 +35,7 @@ constexpr unsigned kWaitsAhead = 4;
 // Beyond the tensor being read: at most this part of what was read, so that a wrong guess costs
 // little; all of the window once so much was read without leaving anything out.
 constexpr uint64_t kPartBeyond = 4;
-constexpr uint64_t kPartBeyondOnceSkipped = 8;
+constexpr uint64_t kPartBeyondOnceSkipped = 16;
 constexpr uint64_t kTrustedBytes = 256 * kMiB;
 // With more waste than this part of what was read, windows stay far below the run's length.
 constexpr uint64_t kPartWasted = 4;
