@@ -12,6 +12,7 @@ namespace {
 CodecChoice codec_choice(const std::string& name) {
   if (name == "raw") return CodecChoice::raw;
   if (name == "zstd") return CodecChoice::zstd;
+  if (name == "rans") return CodecChoice::rans;
   return CodecChoice::automatic;
 }
 
@@ -56,8 +57,6 @@ ClientOptions client_options(const Config& config) {
 }
 
 Result<std::unique_ptr<Store>> open_store(const Config& config, Metrics& metrics) {
-  if (config.text("codec") == "rans")  // not written by this version: better refused than ignored
-    return Error{Errc::unsupported, "codec=rans is not supported by this version"};
   return Store::open(store_options(config), metrics);
 }
 

@@ -76,7 +76,7 @@ TEST(Mounts, UnknownOptionIsAnErrorUnlessSloppy) {
 // Ignored, it would show what the user wanted hidden.
 TEST(Mounts, SettingsWithoutEffectAreRefused) {
   for (const char* option :
-       {"subdir=x", "include=*.json", "exclude=*", "hot=auto", "codec=rans"})
+       {"subdir=x", "include=*.json", "exclude=*", "hot=auto"})
     EXPECT_FALSE(prepared("hf:", {option})) << option;
   EXPECT_TRUE(prepared("hf:", {"layout=hf", "hot=off"}));
 }
