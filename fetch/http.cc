@@ -48,9 +48,25 @@ std::string upper_case_http_proxy() {
   return environment("http_proxy").empty() ? environment("HTTP_PROXY") : "";
 }
 
-Error curl_error(CURLcode code, const char* detail) {
+// What the proxy of a tunnel answers to who must say who they are (RFC 9110, 15.5.8).
+constexpr long kProxyAuthentication = 407;
+
+// Each says what an operator can do.  denied: asking again gets the same answer.
+Error curl_error(CURLcode code, const char* detail, long proxy_status) {
   const std::string text = detail[0] != '\0' ? detail : curl_easy_strerror(code);
+  if (proxy_status == kProxyAuthentication)
+    return Error{Errc::denied, "the proxy wants a name and password: put them into its URL"};
   switch (code) {
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+      return Error{Errc::denied,
+                   text +
+                       "; the server's certificate is not trusted: name its CA with cafile= or "
+                       "SSL_CERT_FILE, or correct the endpoint"};
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_CERTPROBLEM:
+      return Error{Errc::denied, text + "; correct cafile= or SSL_CERT_FILE"};
     case CURLE_OPERATION_TIMEDOUT:
       return Error{Errc::timeout, text};
     case CURLE_COULDNT_RESOLVE_HOST:
@@ -58,7 +74,7 @@ Error curl_error(CURLcode code, const char* detail) {
     case CURLE_COULDNT_CONNECT:
     case CURLE_INTERFACE_FAILED:
     case CURLE_PROXY:
-      return Error{Errc::offline, text};
+      return Error{Errc::offline, text + "; check network, name service, proxy and endpoint"};
     default:
       return Error{Errc::upstream, text};
   }
@@ -192,7 +208,11 @@ class Transfer {
   Status status_of(CURLcode code) const {
     if (is_too_large_) return Error{Errc::upstream, "response head is too large"};
     if (is_ended_) return Error{Errc::cancelled, "ended by the reader"};
-    if (code != CURLE_OK) return curl_error(code, error_text_.data());
+    if (code != CURLE_OK) {
+      long proxy_status = 0;
+      curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_CONNECTCODE, &proxy_status);
+      return curl_error(code, error_text_.data(), proxy_status);
+    }
     if (!is_head_done_) return Error{Errc::upstream, "response without a head"};
     return {};
   }
@@ -207,6 +227,9 @@ class Transfer {
 
   void set_basics(const Settings& settings) {
     set(CURLOPT_NOSIGNAL, 1L);
+    // Else a request given up while its host's name is looked up would hold this thread, and all
+    // its transfers, until the resolver has done with a name server that does not answer.
+    set(CURLOPT_QUICK_EXIT, 1L);
     set(CURLOPT_PROTOCOLS_STR, "http,https");
     set(CURLOPT_FOLLOWLOCATION, 0L);
     set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2TLS));
