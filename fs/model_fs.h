@@ -47,6 +47,9 @@ class ModelFs final : public Filesystem {
   void open(fuse_req_t request, uint64_t node, fuse_file_info* info);
   void release(fuse_req_t request, uint64_t node);
   void read(fuse_req_t request, uint64_t node, size_t size, uint64_t offset, bool is_direct);
+  void read_link(fuse_req_t request, uint64_t node);
+  void open_made(fuse_req_t request, uint64_t node, fuse_file_info* info);
+  void read_made(fuse_req_t request, uint64_t node, size_t size, uint64_t offset);
   void read_directory(fuse_req_t request, uint64_t node, size_t size, uint64_t offset,
                       bool is_plus);
   void get_xattr(fuse_req_t request, uint64_t node, const char* name, size_t size);
@@ -57,6 +60,7 @@ class ModelFs final : public Filesystem {
   Deadline metadata_deadline() const { return Deadline::after(options_.timeo); }
   struct stat attributes(const NodeFacts& facts) const;
   double ttl(bool is_moving) const;
+  double attribute_ttl(const NodeFacts& facts) const;
   size_t append_entry(fuse_req_t request, char* buffer, size_t room, const ListedName& name,
                       bool is_plus, bool is_moving) const;
 

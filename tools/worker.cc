@@ -6,9 +6,9 @@
 #include <iostream>
 #include <span>
 
-#include "fs/flat_view.h"
 #include "fs/keeper.h"
 #include "fs/model_fs.h"
+#include "fs/mount_view.h"
 #include "fs/worker.h"
 #include "store/base/bytes.h"
 #include "store/base/file.h"
@@ -37,9 +37,10 @@ ModelFsOptions file_system_options(const Config& config) {
 }
 
 // A mount of a repo that does not exist fails now; a known one needs no network.
-Result<FlatViewOptions> view_options(Session& session, const Config& config,
-                                     const std::string& source) {
-  FlatViewOptions options;
+Result<MountViewOptions> view_options(Session& session, const Config& config,
+                                      const std::string& source) {
+  MountViewOptions options;
+  options.is_hf_layout = config.text("layout") == "hf";
   options.revision = config.text("rev");
   if (is_whole_hub(source)) return options;
   const Reference reference = CAKE_TRY(parse_reference(source));
@@ -63,7 +64,7 @@ int serve(const Config& config, const std::string& source) {
   if (!channel) return failed(channel.error());
   const Result<std::unique_ptr<Session>> session = Session::open(config);
   if (!session) return failed(session.error());
-  const Result<FlatViewOptions> shown = view_options(**session, config, source);
+  const Result<MountViewOptions> shown = view_options(**session, config, source);
   if (!shown) return failed(shown.error());
   if (const std::string pid_file = config.text("pid_file"); !pid_file.empty()) {
     const std::string pid = cat((*channel)->state().keeper_pid.load(), "\n");
@@ -71,7 +72,7 @@ int serve(const Config& config, const std::string& source) {
       return failed(written.error());
   }
 
-  FlatView view((*session)->client(), *shown);
+  MountView view((*session)->client(), *shown);
   ModelFs file_system((*session)->client(), view, file_system_options(config));
   WorkerOptions options;
   options.max_background = static_cast<unsigned>(*config.count("max_background"));

@@ -79,6 +79,9 @@ struct FakeHubOptions {
   bool starts_silent = false;  // until start_listening: content comes first
 };
 
+// "ORG/NAME" is a model; "datasets/ORG/NAME" and "spaces/ORG/NAME" are what they say.
+RepoName parse_repo(const std::string& name);
+
 // Thread-safe.
 class FakeHub {
  public:
