@@ -47,7 +47,8 @@ FileReader::FileReader(std::shared_ptr<Fetcher> fetcher, ContentRow content, Rea
       events_(std::move(events)),
       trouble_(*fetcher_, content_),
       stored_(fetcher_->store(), content_, trouble_),
-      cut_(*fetcher_, content_, trouble_, [this](const Buffer& head) { adopt_head(head); }) {}
+      cut_(*fetcher_, content_, trouble_, [this](const Buffer& head) { adopt_head(head); }),
+      decode_ahead_(content_.bytes) {}
 
 FileReader::~FileReader() = default;
 
@@ -102,19 +103,22 @@ bool FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
     op->slices.push_back({std::move(chunk), from, to - from});
   }
 
+  if (options.drives_readahead) start_decoding(offset, length);
+
   if (missing.empty()) {
     done(std::move(op->slices));
     if (options.drives_readahead) read_ahead(offset, length);
     return false;
   }
-  const bool is_mixed = missing.size() != op->slices.size();
+  const bool is_absent = needs_network(missing);
+  const bool is_mixed = is_absent && missing.size() != op->slices.size();
   if (is_mixed && options.may_ask_for_less && fetcher_->health().is_down()) {
     done(Error{Errc::offline, cat(trouble_.describe({offset, length}),
                                   ": in part not in the store, and the hub is down")});
     return false;
   }
 
-  if (const std::optional<Error> remembered = trouble_.remembered()) {
+  if (const std::optional<Error> remembered = trouble_.remembered(); remembered && is_absent) {
     done(*remembered);
     return false;
   }
@@ -228,15 +232,68 @@ void FileReader::prefetch_extents(ByteRange bytes, Done<std::monostate> done) {
 ChunkPtr FileReader::find_local(uint64_t ordinal) {
   ChunkPtr chunk = fetcher_->cache().find(content_.id, ordinal);
   if (chunk) return chunk;
+  const Result<StoredExtents::Known> known = stored_.find(extents(), ordinal);
   {
     MutexLock lock(mutex_);
     const auto kept = unstored_.find(ordinal);
     if (kept != unstored_.end()) return kept->second;
     if (flights_.contains(ordinal)) return nullptr;
+    if (known && !known->location) return nullptr;
+    // Requests of 1 MiB seldom end where chunks do: the next one waits for this reading of it.
+    flights_[ordinal].is_local = true;
   }
   chunk = stored_.read(extents(), ordinal);
-  if (chunk) fetcher_->cache().insert(content_.id, ordinal, chunk);
+  if (!chunk) {
+    local_flight_failed(ordinal);
+    return nullptr;
+  }
+  fetcher_->cache().insert(content_.id, ordinal, chunk);
+  complete(ordinal, chunk);
   return chunk;
+}
+
+void FileReader::local_flight_failed(uint64_t ordinal) {
+  {
+    MutexLock lock(mutex_);
+    const auto flight = flights_.find(ordinal);
+    if (flight == flights_.end()) return;
+    if (flight->second.waiters.empty()) {
+      flights_.erase(flight);
+      return;
+    }
+    flight->second.is_local = false;
+  }
+  fetcher_->start(shared_from_this(), {ordinal}, true);
+}
+
+bool FileReader::needs_network(const std::vector<uint64_t>& ordinals) const {
+  MutexLock lock(mutex_);
+  for (const uint64_t ordinal : ordinals) {
+    const auto flight = flights_.find(ordinal);
+    if (flight == flights_.end() || !flight->second.is_local) return true;
+  }
+  return false;
+}
+
+void FileReader::start_decoding(uint64_t offset, uint64_t length) {
+  ByteRange ask;
+  {
+    MutexLock lock(mutex_);
+    ask = decode_ahead_.on_access(offset, length);
+  }
+  // What the cache would drop again before it is read is not worth decoding.
+  if (fetcher_->store().budget().available() < ask.length) return;
+  while (ask.length > 0) {
+    const ByteRange part{ask.offset, std::min(ask.length, kChunkBytes)};
+    fetcher_->post(ThreadPool::Priority::demand, [self = shared_from_this(), part] {
+      const Extents& cuts = self->extents();
+      for (uint64_t ordinal = cuts.find(part.offset); ordinal < cuts.count(); ordinal++) {
+        if (cuts.at(ordinal).offset >= part.end()) break;
+        self->find_local(ordinal);
+      }
+    });
+    ask = {part.end(), ask.length - part.length};
+  }
 }
 
 // --- arrivals ---

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "fetch/decode_ahead.h"
 #include "fetch/file_cut.h"
 #include "fetch/stored_extents.h"
 
@@ -85,6 +86,7 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
     unsigned mismatches = 0;
     bool is_ahead = false;  // nobody waited when it was asked for
     SteadyTime since = steady_now();
+    bool is_local = false;  // being read from the store, which takes no network
   };
   struct ReadOp;
 
@@ -93,6 +95,12 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   bool read_extents(uint64_t offset, uint64_t length, ReadOptions options, Done<Slices> done);
   // From memory or the store; nullptr when it must be fetched.
   ChunkPtr find_local(uint64_t ordinal);
+  // A stored extent turned out not to be: whoever waits for it gets it from the upstream.
+  void local_flight_failed(uint64_t ordinal) EXCLUDES(mutex_);
+  // Whether any of these missing extents is not just now being read from the store.
+  bool needs_network(const std::vector<uint64_t>& ordinals) const EXCLUDES(mutex_);
+  // Decodes on the pool what the reader of this range will want next, as far as it is stored.
+  void start_decoding(uint64_t offset, uint64_t length) EXCLUDES(mutex_);
   void put(uint64_t ordinal, std::shared_ptr<const ChunkBuffer> chunk,
            std::optional<Digest> digest);
   void read_ahead(uint64_t offset, uint64_t length);
@@ -120,6 +128,7 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   std::map<uint64_t, Flight> flights_ GUARDED_BY(mutex_);
   std::unordered_map<uint64_t, ChunkPtr> unstored_ GUARDED_BY(mutex_);
   std::unique_ptr<Readahead> readahead_ GUARDED_BY(mutex_);  // once the cut is known
+  DecodeAhead decode_ahead_ GUARDED_BY(mutex_);
 };
 
 }  // namespace cake

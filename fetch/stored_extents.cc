@@ -93,15 +93,18 @@ ChunkPtr StoredExtents::read(const Extents& extents, uint64_t ordinal) {
   if (!known->location) return nullptr;
   // The second look is for a location that went stale: the chunk was moved, or evicted by another
   // process.
-  for (int look = 0; look < 2; look++) {
+  for (int look = 0; look < 3; look++) {
+    std::optional<Error> failure;
     if (known->location->plain_bytes == extent.length) {
       Result<ChunkPtr> chunk = store_.chunks().read(*known->location);
       if (chunk && (*chunk)->size() == extent.length) return std::move(chunk).value();
-      if (!chunk) note_bad_chunk(chunk.error(), *known, bytes);
+      if (!chunk) failure = chunk.error();
     }
     const auto again = store_.index().find_chunks({&known->digest, 1});
     const std::optional<Location> now = again && !again->empty() ? again->front() : std::nullopt;
     set(ordinal, known->digest, now);
+    // A place that was left is nobody's fault; one that the index still names is damaged.
+    if (now == known->location && failure) note_bad_chunk(*failure, *known, bytes);
     if (!now || now == known->location) break;
     known->location = now;
   }

@@ -99,7 +99,7 @@ struct ModelFsOps {
 };
 
 ModelFs::ModelFs(Client& client, View& view, ModelFsOptions options)
-    : client_(client), view_(view), options_(options) {}
+    : client_(client), view_(view), options_(options), passthrough_(options.materializer) {}
 
 const fuse_lowlevel_ops* ModelFs::ops() const {
   static const fuse_lowlevel_ops table = [] {
@@ -292,11 +292,12 @@ void ModelFs::open(fuse_req_t request, uint64_t node, fuse_file_info* info) {
     fuse_reply_err(request, errno_for(reader.error().code));
     return;
   }
-  channel().opens().add(node, OpenMode::cached, 0);
+  const OpenRecord record = passthrough_.open(channel(), node, (*reader)->content());
   info->fh = 0;
   info->keep_cache = 1;
   info->noflush = 1;
-  if (fuse_reply_open(request, info) != 0) channel().opens().remove(node, false);
+  if (record.mode == OpenMode::passthrough) Channel::pass_next_open_through(record.backing_id);
+  if (fuse_reply_open(request, info) != 0) passthrough_.release(channel(), node, false);
 }
 
 void ModelFs::release(fuse_req_t request, uint64_t node) {
@@ -304,7 +305,7 @@ void ModelFs::release(fuse_req_t request, uint64_t node) {
     fuse_reply_err(request, 0);
     return;
   }
-  channel().opens().remove(node, Channel::is_request_resent());
+  passthrough_.release(channel(), node, Channel::is_request_resent());
   fuse_reply_err(request, 0);
 }
 
@@ -319,6 +320,7 @@ void ModelFs::read(fuse_req_t request, uint64_t node, size_t size, uint64_t offs
     fuse_reply_err(request, errno_for(reader.error().code));
     return;
   }
+  if (options_.hot_files != nullptr) options_.hot_files->on_read((*reader)->content(), size);
   const ParkedPtr parked = park(request);
   ReadOptions options;
   // The kernel asks again for the one page it needs when a larger request of its cache fails.

@@ -7,7 +7,9 @@
 
 #include "fetch/client.h"
 #include "fs/fuse_api.h"
+#include "fs/hot_files.h"
 #include "fs/parking.h"
+#include "fs/passthrough.h"
 #include "fs/view.h"
 #include "fs/worker.h"
 
@@ -24,6 +26,10 @@ struct ModelFsOptions {
   double attr_ttl_s = -1;
   // Metadata never waits longer, hard mount or not.
   Millis timeo{60'000};
+  // Where materialized files are; null: every file is read through us.  Outlives the file system.
+  Materializer* materializer = nullptr;
+  // Told of every read, when `hot=auto`.  Outlives the file system.
+  HotFiles* hot_files = nullptr;
 };
 
 // Thread-safe: operations run on libfuse's threads, answers come from those of the client.
@@ -69,7 +75,9 @@ class ModelFs final : public Filesystem {
   View& view_;
   const ModelFsOptions options_;
 
-  ParkingLot lot_;  // synchronises itself
+  // These synchronise themselves.
+  ParkingLot lot_;
+  Passthrough passthrough_;
 };
 
 }  // namespace cake

@@ -5,6 +5,7 @@
 #include "fetch/credentials.h"
 #include "fetch/hub.h"
 #include "store/base/version.h"
+#include "store/materialize.h"
 
 namespace cake {
 namespace {
@@ -12,6 +13,7 @@ namespace {
 CodecChoice codec_choice(const std::string& name) {
   if (name == "raw") return CodecChoice::raw;
   if (name == "zstd") return CodecChoice::zstd;
+  if (name == "rans") return CodecChoice::rans;
   return CodecChoice::automatic;
 }
 
@@ -64,9 +66,9 @@ ClientOptions client_options(const Config& config) {
 }
 
 Result<std::unique_ptr<Store>> open_store(const Config& config, Metrics& metrics) {
-  if (config.text("codec") == "rans")  // not written by this version: better refused than ignored
-    return Error{Errc::unsupported, "codec=rans is not supported by this version"};
-  return Store::open(store_options(config), metrics);
+  std::unique_ptr<Store> store = CAKE_TRY(Store::open(store_options(config), metrics));
+  CAKE_TRY(recover_materialized(*store));
+  return store;
 }
 
 Result<std::unique_ptr<Session>> Session::open(const Config& config) {
