@@ -38,6 +38,8 @@ StoreOptions store_options(const Config& config) {
   options.directory = config.store_directory();
   options.codec = codec_choice(config.text("codec"));
   options.mem_cache_bytes = config.size("mem_cache");
+  options.cache_size = config.percent_size("cache_size");
+  options.min_free = config.percent_size("min_free");
   return options;
 }
 
