@@ -35,8 +35,6 @@ Status refuse_unsupported(const Config& config) {
     if (config.text(key) != find_setting(key)->fallback)
       return Error{Errc::unsupported,
                    cat(key, "=", config.text(key), " is not supported by this version")};
-  if (config.text("codec") == "rans")
-    return Error{Errc::unsupported, "codec=rans is not supported by this version"};
   return {};
 }
 

@@ -1,0 +1,249 @@
+// 32 lanes a vector, as a vector of their states' low and one of their high bytes.
+#include "store/codec/avx2.h"
+
+#if defined(__x86_64__)
+
+#include <bit>
+
+namespace cake::avx2 {
+
+namespace {
+
+constexpr int kVectors = kRansLanes / 32;
+
+CAKE_AVX2_INLINE __m256i even(__m256i bytes) {
+  return _mm256_and_si256(bytes, _mm256_set1_epi16(0xff));
+}
+CAKE_AVX2_INLINE __m256i odd(__m256i bytes) {
+  return _mm256_srli_epi16(bytes, 8);
+}
+// Low bytes of two vectors of 16-bit numbers, back in the order of lanes; likewise high bytes.
+CAKE_AVX2_INLINE __m256i low_bytes(__m256i of_even, __m256i of_odd) {
+  return _mm256_or_si256(even(of_even), _mm256_slli_epi16(of_odd, 8));
+}
+CAKE_AVX2_INLINE __m256i high_bytes(__m256i of_even, __m256i of_odd) {
+  return _mm256_or_si256(_mm256_srli_epi16(of_even, 8),
+                         _mm256_and_si256(of_odd, _mm256_set1_epi16(static_cast<short>(0xff00))));
+}
+
+// --- Decoding ---
+
+template <int Parts>
+struct DecodeTables {
+  Table<Parts> last, alias, shift, freq, value;
+};
+
+// For each lane of `need` (-1, else 0) the next byte of the stream; 0 for others.  Reads up to 32
+// bytes from `in`.
+CAKE_AVX2_INLINE __m256i next_bytes(__m256i need, const uint8_t*& in) {
+  const auto mask = static_cast<uint32_t>(_mm256_movemask_epi8(need));
+  // The number of needs up to each lane of a half, negated.
+  __m256i sum = _mm256_add_epi8(need, _mm256_slli_si256(need, 1));
+  sum = _mm256_add_epi8(sum, _mm256_slli_si256(sum, 2));
+  sum = _mm256_add_epi8(sum, _mm256_slli_si256(sum, 4));
+  sum = _mm256_add_epi8(sum, _mm256_slli_si256(sum, 8));
+  const uint8_t* const second = in + std::popcount(mask & 0xffff);
+  const __m256i bytes = _mm256_inserti128_si256(
+      _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in))),
+      _mm_loadu_si128(reinterpret_cast<const __m128i*>(second)), 1);
+  in += std::popcount(mask);
+  // ~(-n) is n - 1; a negative index gives 0.
+  const __m256i index = _mm256_xor_si256(_mm256_and_si256(sum, need), _mm256_set1_epi8(-1));
+  return _mm256_shuffle_epi8(bytes, index);
+}
+
+// One symbol of each of 32 lanes; returns their entries.
+template <int Parts>
+CAKE_AVX2_INLINE __m256i decode_step(__m256i& low, __m256i& high, const DecodeTables<Parts>& tables,
+                                     const uint8_t*& in) {
+  constexpr int kBuckets = 16 * Parts;
+  constexpr int kWidthBits = Parts == 1 ? 4 : Parts == 2 ? 3 : 2;
+  const __m256i bucket = bits_right<kWidthBits>(low, kBuckets - 1);
+  const __m256i position = _mm256_and_si256(low, _mm256_set1_epi8((1 << kWidthBits) - 1));
+  const __m256i is_alias = _mm256_cmpgt_epi8(position, look_up(tables.last, bucket));
+  const __m256i entry = _mm256_blendv_epi8(bucket, look_up(tables.alias, bucket), is_alias);
+  const __m256i rank =
+      _mm256_add_epi8(position, _mm256_and_si256(look_up(tables.shift, bucket), is_alias));
+  const __m256i freq = look_up(tables.freq, entry);
+
+  const __m256i state_even =
+      _mm256_add_epi16(_mm256_mullo_epi16(even(freq), even(high)), even(rank));
+  const __m256i state_odd = _mm256_add_epi16(_mm256_mullo_epi16(odd(freq), odd(high)), odd(rank));
+  const __m256i new_low = low_bytes(state_even, state_odd);
+  const __m256i new_high = high_bytes(state_even, state_odd);
+  const __m256i need = _mm256_cmpeq_epi8(new_high, _mm256_setzero_si256());
+  low = _mm256_blendv_epi8(new_low, next_bytes(need, in), need);
+  high = _mm256_or_si256(new_high, _mm256_and_si256(new_low, need));
+  return entry;
+}
+
+template <int Parts>
+CAKE_AVX2 const uint8_t* decode(RansStates& states, const RansTable& table, const uint8_t* in,
+                                const uint8_t* end, uint8_t* out, size_t count, uint32_t* escapes) {
+  DecodeTables<Parts> tables;
+  load_table(tables.last, table.last.data());
+  load_table(tables.alias, table.alias.data());
+  load_table(tables.shift, table.shift.data());
+  load_table(tables.freq, table.freq.data());
+  load_table(tables.value, table.value.data());
+  const __m256i escape = _mm256_set1_epi8(static_cast<char>(table.escape));
+  __m256i low[kVectors], high[kVectors];
+  for (int v = 0; v < kVectors; v++) {
+    low[v] = load(&states.low[32 * v]);
+    high[v] = load(&states.high[32 * v]);
+  }
+  size_t done = 0;
+  // A step takes at most 128 bytes; its last load reads 16 from where that may end.
+  for (; count - done >= kRansLanes && end - in >= static_cast<ptrdiff_t>(kRansLanes + 16);
+       done += kRansLanes) {
+    for (int v = 0; v < kVectors; v++) {
+      const __m256i entry = decode_step(low[v], high[v], tables, in);
+      store(out + done + 32 * v, look_up(tables.value, entry));
+      escapes[done / 32 + v] =
+          static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(entry, escape)));
+    }
+  }
+  for (int v = 0; v < kVectors; v++) {
+    store(&states.low[32 * v], low[v]);
+    store(&states.high[32 * v], high[v]);
+  }
+  if (done == count) return in;
+  return scalar_kernels().rans_decode(states, table, in, end, out + done, count - done,
+                                      escapes + done / 32);
+}
+
+// --- Encoding ---
+
+// For a mask of 8 lanes, the lanes in it, ascending, at the end of 8 bytes.
+struct Compactions {
+  uint8_t lanes[256][8];
+};
+constexpr Compactions make_compactions(int first_lane) {
+  Compactions made{};
+  for (int mask = 0; mask < 256; mask++) {
+    int at = 8;
+    for (int lane = 7; lane >= 0; lane--)
+      if (mask >> lane & 1) made.lanes[mask][--at] = static_cast<uint8_t>(first_lane + lane);
+    while (at > 0) made.lanes[mask][--at] = 0;
+  }
+  return made;
+}
+constexpr Compactions kLowLanes = make_compactions(0);
+constexpr Compactions kHighLanes = make_compactions(8);
+
+// Puts those of 16 bytes that are in the mask below `out`, where 8 bytes more may change.
+CAKE_AVX2_INLINE void put_bytes(__m128i bytes, uint32_t mask, uint8_t*& out) {
+  const uint32_t low = mask & 0xff, high = mask >> 8 & 0xff;
+  const __m128i lanes =
+      _mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(kLowLanes.lanes[low])),
+                         _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kHighLanes.lanes[high])));
+  const __m128i packed = _mm_shuffle_epi8(bytes, lanes);
+  store_high_half(out - 8, packed);
+  out -= std::popcount(high);
+  store_low_half(out - 8, packed);
+  out -= std::popcount(low);
+}
+
+template <int Parts>
+struct EncodeTables {
+  Table<Parts> freq, start, reciprocal_low, reciprocal_high;
+};
+
+// Quotient and remainder of states by frequencies, 16 bits each.
+CAKE_AVX2_INLINE void divide(__m256i state, __m256i freq, __m256i reciprocal, __m256i& quotient,
+                             __m256i& remainder) {
+  const __m256i guess = _mm256_mulhi_epu16(state, reciprocal);
+  const __m256i left = _mm256_sub_epi16(state, _mm256_mullo_epi16(guess, freq));
+  const __m256i is_right = _mm256_cmpgt_epi16(freq, left);
+  quotient = _mm256_add_epi16(_mm256_add_epi16(guess, _mm256_set1_epi16(1)), is_right);
+  remainder = _mm256_sub_epi16(left, _mm256_andnot_si256(is_right, freq));
+}
+
+template <int Parts>
+CAKE_AVX2_INLINE void encode_step(__m256i& low, __m256i& high, __m256i entry,
+                                  const EncodeTables<Parts>& tables, const uint8_t* slots,
+                                  uint8_t*& out) {
+  const __m256i freq = look_up(tables.freq, entry);
+  const __m256i is_full = _mm256_cmpeq_epi8(_mm256_max_epu8(high, freq), high);
+  const auto mask = static_cast<uint32_t>(_mm256_movemask_epi8(is_full));
+  put_bytes(_mm256_extracti128_si256(low, 1), mask >> 16, out);
+  put_bytes(_mm256_castsi256_si128(low), mask, out);
+  low = _mm256_blendv_epi8(low, high, is_full);
+  high = _mm256_andnot_si256(is_full, high);
+
+  const __m256i upper = _mm256_set1_epi16(static_cast<short>(0xff00));
+  const __m256i reciprocal_low = look_up(tables.reciprocal_low, entry);
+  const __m256i reciprocal_high = look_up(tables.reciprocal_high, entry);
+  __m256i quotient_even, remainder_even, quotient_odd, remainder_odd;
+  divide(_mm256_or_si256(even(low), _mm256_slli_epi16(high, 8)), even(freq),
+         _mm256_or_si256(even(reciprocal_low), _mm256_slli_epi16(reciprocal_high, 8)),
+         quotient_even, remainder_even);
+  divide(_mm256_or_si256(odd(low), _mm256_and_si256(high, upper)), odd(freq),
+         _mm256_or_si256(odd(reciprocal_low), _mm256_and_si256(reciprocal_high, upper)),
+         quotient_odd, remainder_odd);
+  const __m256i rank = _mm256_or_si256(remainder_even, _mm256_slli_epi16(remainder_odd, 8));
+  high = _mm256_or_si256(quotient_even, _mm256_slli_epi16(quotient_odd, 8));
+  low = look_up_256(slots, _mm256_add_epi8(rank, look_up(tables.start, entry)));
+}
+
+template <int Parts>
+CAKE_AVX2 uint8_t* encode(RansStates& states, const RansEncodeTable& table, const uint8_t* entries,
+                          size_t count, uint8_t* out) {
+  const size_t whole = count / kRansLanes * kRansLanes;
+  out = scalar_kernels().rans_encode(states, table, entries + whole, count - whole, out);
+  EncodeTables<Parts> tables;
+  load_table(tables.freq, table.freq.data());
+  load_table(tables.start, table.start.data());
+  load_table(tables.reciprocal_low, table.reciprocal_low.data());
+  load_table(tables.reciprocal_high, table.reciprocal_high.data());
+  __m256i low[kVectors], high[kVectors];
+  for (int v = 0; v < kVectors; v++) {
+    low[v] = load(&states.low[32 * v]);
+    high[v] = load(&states.high[32 * v]);
+  }
+  for (size_t at = whole; at > 0; at -= kRansLanes)
+    for (int v = kVectors; v-- > 0;)
+      encode_step(low[v], high[v], load(entries + at - kRansLanes + 32 * v), tables,
+                  table.slots.data(), out);
+  for (int v = 0; v < kVectors; v++) {
+    store(&states.low[32 * v], low[v]);
+    store(&states.high[32 * v], high[v]);
+  }
+  return out;
+}
+
+}  // namespace
+
+const uint8_t* rans_decode(RansStates& states, const RansTable& table, const uint8_t* in,
+                           const uint8_t* end, uint8_t* out, size_t count, uint32_t* escapes) {
+  if (table.bucket_bits == 4) return decode<1>(states, table, in, end, out, count, escapes);
+  if (table.bucket_bits == 5) return decode<2>(states, table, in, end, out, count, escapes);
+  return decode<4>(states, table, in, end, out, count, escapes);
+}
+
+uint8_t* rans_encode(RansStates& states, const RansEncodeTable& table, const uint8_t* entries,
+                     size_t count, uint8_t* out) {
+  if (table.entries <= 16) return encode<1>(states, table, entries, count, out);
+  if (table.entries <= 32) return encode<2>(states, table, entries, count, out);
+  return encode<4>(states, table, entries, count, out);
+}
+
+CAKE_AVX2 size_t map_entries(const uint8_t* in, size_t count, const uint8_t* map, unsigned escape,
+                             uint8_t* entries, uint8_t* escaped) {
+  const size_t whole = count & ~size_t{31};
+  const __m256i escape_entry = _mm256_set1_epi8(static_cast<char>(escape));
+  size_t escapes = 0;
+  for (size_t at = 0; at < whole; at += 32) {
+    const __m256i entry = look_up_256(map, load(in + at));
+    store(entries + at, entry);
+    auto mask = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(entry, escape_entry)));
+    for (; mask != 0; mask &= mask - 1)
+      escaped[escapes++] = in[at + static_cast<unsigned>(std::countr_zero(mask))];
+  }
+  return escapes + scalar_kernels().map_entries(in + whole, count - whole, map, escape,
+                                                entries + whole, escaped + escapes);
+}
+
+}  // namespace cake::avx2
+
+#endif
