@@ -5,7 +5,9 @@
 #include <set>
 #include <utility>
 
+#include "store/base/log.h"
 #include "store/index_upkeep.h"
+#include "store/materialize_plan.h"
 #include "store/pack.h"
 #include "store/salvage.h"
 
@@ -68,6 +70,10 @@ class Check {
     for (const Index::PackRow& row : CAKE_TRY(store_.index().list_packs())) {
       known.insert(row.name);
       report_.packs++;
+      if (row.name.ends_with(kRawSuffix)) {
+        CAKE_TRY(check_raw_file(row));
+        continue;
+      }
       const Result<OpenPack> pack = open_pack(row);
       if (pack) continue;
       const Errc code = pack.error().code;
@@ -95,6 +101,47 @@ class Check {
     return {};
   }
 
+  // A materialized file: no headers, all of its blocks there.
+  Status check_raw_file(const Index::PackRow& row) {
+    raw_packs_.emplace(row.id, row.name);
+    const std::string path = packs_directory() + "/" + row.name;
+    const auto file = File::open(path, File::Mode::read);
+    if (!file && file.error().code != Errc::not_found) return file.error();
+    std::string problem;
+    if (!file)
+      problem = file.error().message;
+    else if (CAKE_TRY(file->size()) != row.committed_bytes)
+      problem = cat(path, " is not ", row.committed_bytes, " bytes long");
+    else if (CAKE_TRY(file->disk_bytes()) < row.committed_bytes)
+      problem = path + " has holes";
+    if (problem.empty()) return {};
+    note(file ? Kind::pack_damaged : Kind::pack_missing, problem, options_.repairs);
+    damaged_raw_.insert(row.name);
+    return {};
+  }
+
+  // What is wrong with a chunk of a materialized file, if anything is.
+  Result<std::optional<std::string>> look_at_raw(const ChunkRow& row) {
+    const Result<ChunkPtr> plain = store_.chunks().read(row.location);
+    if (!plain) return std::optional<std::string>(plain.error().message);
+    if (options_.reads_chunks && blake3((*plain)->bytes()) != row.digest)
+      return std::optional<std::string>("digest differs");
+    return std::optional<std::string>();
+  }
+
+  // What is good of a damaged file goes back into packs; then it is no longer passed through.
+  Status repair_raw_files() {
+    if (damaged_raw_.empty()) return {};
+    const auto materializer = CAKE_TRY(Materializer::open(store_));
+    for (const Materializer::Entry& entry : CAKE_TRY(materializer->list())) {
+      const auto content = CAKE_TRY(store_.index().find_content(entry.content));
+      if (!content || !damaged_raw_.contains(raw_file_name(*content))) continue;
+      if (!CAKE_TRY(materializer->unmaterialize(entry.content)))
+        log_warn(cat(content->path, " is damaged, and open: check again when it is closed"));
+    }
+    return {};
+  }
+
   Result<OpenPack> open_pack(const Index::PackRow& row) const {
     OpenPack pack;
     pack.file = CAKE_TRY(File::open(packs_directory() + "/" + row.name, File::Mode::read));
@@ -114,19 +161,30 @@ class Check {
 
   Status check_chunks() {
     std::vector<Place> places;
-    uint64_t total_bytes = 0;
-    CAKE_TRY(store_.upkeep().each_chunk([&](const ChunkRow& row) -> Status {
+    std::map<Place, std::string> bad;
+    uint64_t total_bytes = 0, raw_chunks = 0;
+    const auto take = [&](const ChunkRow& row) -> Status {
+      if (const auto raw = raw_packs_.find(row.location.pack); raw != raw_packs_.end()) {
+        raw_chunks++;
+        total_bytes += row.location.encoded_bytes;
+        const std::optional<std::string> problem = CAKE_TRY(look_at_raw(row));
+        if (!problem) return go_on();
+        bad.emplace(Place{row.location.pack, row.location.encoded_bytes, row.location.offset},
+                    *problem);
+        damaged_raw_.insert(raw->second);
+        return go_on();
+      }
       places.push_back({row.location.pack, row.location.encoded_bytes, row.location.offset});
       total_bytes += row.location.encoded_bytes;
       return go_on();
-    }));
-    report_.chunks = places.size();
+    };
+    CAKE_TRY(store_.upkeep().each_chunk(take));
+    report_.chunks = places.size() + raw_chunks;
     report_.bytes = total_bytes;
     // As they lie on the disk.
     std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) {
       return std::pair(a.pack, a.offset) < std::pair(b.pack, b.offset);
     });
-    std::map<Place, std::string> bad;
     uint64_t done_bytes = 0;
     for (const Place& place : places) {
       CAKE_TRY(go_on());
@@ -136,7 +194,9 @@ class Check {
       if (options_.progress) options_.progress(done_bytes, total_bytes);
     }
     if (!bad.empty()) CAKE_TRY(report_chunks(bad));
-    return options_.repairs ? repair_packs() : Status();
+    if (!options_.repairs) return {};
+    CAKE_TRY(repair_raw_files());
+    return repair_packs();
   }
 
   // Once no row leads into what is not there.
@@ -256,9 +316,11 @@ class Check {
   Store& store_;
   const CheckOptions& options_;
   CheckReport report_;
-  std::map<uint32_t, uint64_t> short_packs_;  // and how long they are
-  std::vector<Index::PackRow> lost_packs_;    // gone, or without a header
-  std::unique_ptr<OpenPack> pack_;            // the one looked at last
+  std::map<uint32_t, uint64_t> short_packs_;   // and how long they are
+  std::vector<Index::PackRow> lost_packs_;     // gone, or without a header
+  std::map<uint32_t, std::string> raw_packs_;  // materialized files, and their names
+  std::set<std::string> damaged_raw_;
+  std::unique_ptr<OpenPack> pack_;  // the one looked at last
   uint32_t pack_id_ = 0;
 };
 

@@ -1,10 +1,12 @@
 #include "store/evict.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "store/base/log.h"
 #include "store/evict_policy.h"
+#include "store/materialize_plan.h"
 
 namespace cake {
 
@@ -78,6 +80,11 @@ Result<uint64_t> Evictor::reserve(const File& pack, uint64_t end, uint64_t bytes
   return end + take;
 }
 
+void Evictor::set_last_resort(LastResort last_resort) {
+  MutexLock lock(mutex_);
+  last_resort_ = std::move(last_resort);
+}
+
 Result<Reclaimer::Gone> Evictor::evict(uint64_t bytes) {
   const File lock = CAKE_TRY(space_.lock(Deadline::after(kLockPatience)));
   return evict_locked(bytes, false);
@@ -114,15 +121,30 @@ Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
   CAKE_TRY(write_accesses());
   Reclaimer::Gone sum;
   const Reclaimer::Kept kept = CAKE_TRY(reclaimer_.kept());
+  // Chunks of materialized files stay with their file.
+  const std::set<uint32_t> raw = CAKE_TRY(raw_packs(index_));
   EvictionPlan plan(unix_now(), CAKE_TRY(learn_share()));
   uint64_t rows = 0;
   CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
     rows++;
-    if (!kept.has(row.digest))
+    if (!kept.has(row.digest) && !raw.contains(row.location.pack))
       plan.count(row.uses, row.last_access, Reclaimer::disk_bytes(row.location));
     return {};
   }));
-  if (plan.counted_bytes() == 0) return sum;
+  const auto ask_last_resort = [&]() -> Status {
+    if (sum.bytes >= bytes || raw.empty()) return {};
+    LastResort last_resort;
+    {
+      MutexLock lock(mutex_);
+      last_resort = last_resort_;
+    }
+    if (last_resort) sum.bytes += CAKE_TRY(last_resort(bytes - sum.bytes, kept.contents));
+    return {};
+  };
+  if (plan.counted_bytes() == 0) {
+    CAKE_TRY(ask_last_resort());
+    return sum;
+  }
   const uint64_t batch = std::min(space_.limits().cache_bytes, plan.counted_bytes()) / kBatchShare;
   plan.decide(is_batch ? std::max(bytes, batch) : bytes);
 
@@ -135,12 +157,13 @@ Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
     return {};
   };
   CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
-    if (kept.has(row.digest)) return {};
+    if (kept.has(row.digest) || raw.contains(row.location.pack)) return {};
     if (!plan.takes(row.uses, row.last_access, Reclaimer::disk_bytes(row.location))) return {};
     victims.push_back(row);
     return victims.size() < kRemoveRows ? Status() : remove_some();
   }));
   CAKE_TRY(remove_some());
+  CAKE_TRY(ask_last_resort());
   CAKE_TRY(upkeep_.trim_ghosts(rows));
   chunks_evicted_.add(sum.chunks);
   bytes_evicted_.add(sum.bytes);

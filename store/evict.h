@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -66,6 +67,11 @@ class Evictor {
   // Gives back what lies behind `end`.
   static Status release(const File& pack, uint64_t end) { return pack.truncate(end); }
 
+  // What is asked for `bytes` when evicting chunks gave too little: it answers how many it freed,
+  // and leaves these contents (sorted).
+  using LastResort = std::function<Result<uint64_t>(uint64_t bytes, std::span<const RowId> keep)>;
+  void set_last_resort(LastResort last_resort) EXCLUDES(mutex_);
+
   // Evicts so much, if there is so much.  Takes the space lock.
   Result<Reclaimer::Gone> evict(uint64_t bytes);
   // Writes down what was read.
@@ -92,6 +98,7 @@ class Evictor {
   CondVar wake_;
   bool is_room_short_ GUARDED_BY(mutex_) = false;
   bool stops_ GUARDED_BY(mutex_) = false;
+  LastResort last_resort_ GUARDED_BY(mutex_);
 
   ThreadPool thread_{"cake-upkeep", 1};  // last: uses all of the above
 };

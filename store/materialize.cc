@@ -7,6 +7,7 @@
 #include "store/base/digest.h"
 #include "store/base/fault.h"
 #include "store/base/log.h"
+#include "store/evict.h"
 #include "store/pack.h"
 #include "store/pack_record.h"
 #include "store/recipe.h"
@@ -38,6 +39,13 @@ Proof proof_of(const ContentRow& content) {
 
 std::string raw_file_name(const ContentRow& content) {
   return cat(content_pack_name(content.source, content.key), kRawSuffix);
+}
+
+Result<std::set<uint32_t>> raw_packs(Index& index) {
+  std::set<uint32_t> packs;
+  for (const Index::PackRow& row : CAKE_TRY(index.list_packs()))
+    if (row.name.ends_with(kRawSuffix)) packs.insert(row.id);
+  return packs;
 }
 
 Result<std::optional<File>> take_turn(const Store& store) {
@@ -90,6 +98,8 @@ Result<Materializer::Outcome> Materializer::materialize(RowId content,
                                      " bytes free, ", disk.free_bytes, " are")};
   const std::string path = path_of(name + ".tmp");
   CAKE_TRY(remove_file(path));
+  // What is on its way in is not evicted to make room for itself.
+  const LeaseHold lease(store_.lease(), content);
   const auto write = [&]() -> Result<Outcome> {
     const File out = CAKE_TRY(File::open(path, File::Mode::create_new));
     const Outcome written = CAKE_TRY(write_copy(*plan, out, options));
@@ -120,8 +130,11 @@ Result<Materializer::Outcome> Materializer::write_copy(const Plan& plan, const F
   std::optional<FileHasher> hasher;
   if (!proof.wanted.empty()) hasher.emplace(proof.kind, plan.content.bytes);
   std::vector<ChunkPtr> batch;
-  uint64_t written = 0, synced = 0, pending = 0;
+  uint64_t written = 0, synced = 0, pending = 0, reserved = 0;
+  Evictor& evictor = store_.evictor();
   const auto write_batch = [&]() -> Status {
+    if (evictor.is_limited() && reserved < written + pending)
+      reserved = CAKE_TRY(evictor.reserve(out, written, pending));
     std::vector<ByteSpan> parts;
     for (const ChunkPtr& chunk : batch) parts.push_back(chunk->bytes());
     CAKE_TRY(out.write_parts_at(written, parts));
@@ -129,6 +142,7 @@ Result<Materializer::Outcome> Materializer::write_copy(const Plan& plan, const F
     batch.clear();
     pending = 0;
     if (written - synced < kSyncBytes && written != plan.content.bytes) return {};
+    if (written == plan.content.bytes) CAKE_TRY(Evictor::release(out, written));
     CAKE_TRY(out.sync_data());
     out.drop_cache({synced, written - synced});
     synced = written;

@@ -66,7 +66,7 @@ class Materializer {
 
   // Evicts those used longest ago until so much is free, leaving `keep` (sorted) and what is in
   // use. Answers the bytes that came free.
-  Result<uint64_t> relieve(uint64_t wanted_bytes, std::span<const RowId> keep);
+  static Result<uint64_t> relieve(Store& store, uint64_t wanted_bytes, std::span<const RowId> keep);
 
   // All materialized contents.
   struct Entry {

@@ -7,6 +7,7 @@
 
 #include "store/base/fault.h"
 #include "store/evict.h"
+#include "store/materialize_plan.h"
 
 namespace cake {
 
@@ -87,7 +88,10 @@ class Planner {
     const std::vector<uint64_t> partial_keys =
         options.incomplete ? CAKE_TRY(keys_of_incomplete_only()) : std::vector<uint64_t>();
     const int64_t oldest = unix_now() - options.max_age_s.value_or(0);
+    // Reads that pass us by leave no trace on chunks.
+    const std::set<uint32_t> raw = CAKE_TRY(raw_packs(store_.index()));
     CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
+      if (raw.contains(row.location.pack)) return {};
       const bool is_orphan = options.detached && !has_key(named_keys, row.digest);
       const bool is_partial = options.incomplete && has_key(partial_keys, row.digest);
       const bool is_old = options.max_age_s && row.last_access < oldest;
@@ -192,6 +196,16 @@ Status carry_out(Store& store, Plan& plan) {
   return store.upkeep().forget_contents(plan.contents);
 }
 
+// Materialized contents that go become chunks first: others may share some.
+Status take_apart(Store& store, const Ids& contents) {
+  if (CAKE_TRY(raw_packs(store.index())).empty()) return {};
+  const auto materializer = CAKE_TRY(Materializer::open(store));
+  for (const Materializer::Entry& entry : CAKE_TRY(materializer->list()))
+    if (std::binary_search(contents.begin(), contents.end(), entry.content))
+      CAKE_TRY(materializer->unmaterialize(entry.content));
+  return {};
+}
+
 }  // namespace
 
 Result<Removed> plan_removal(Store& store, std::span<const RemovalTarget> targets) {
@@ -200,6 +214,8 @@ Result<Removed> plan_removal(Store& store, std::span<const RemovalTarget> target
 
 Result<Removed> remove_targets(Store& store, std::span<const RemovalTarget> targets) {
   Removed sum;
+  const Plan first_look = CAKE_TRY(Planner(store).of_targets(targets));
+  CAKE_TRY(take_apart(store, first_look.contents));
   {
     const File lock = CAKE_TRY(store.evictor().space().lock(Deadline::after(kLockPatience)));
     Plan plan = CAKE_TRY(Planner(store).of_targets(targets));
@@ -223,6 +239,8 @@ Result<Removed> plan_prune(Store& store, const PruneOptions& options) {
 
 Result<Removed> prune(Store& store, const PruneOptions& options) {
   Removed sum;
+  const Plan first_look = CAKE_TRY(Planner(store).of_prune(options));
+  CAKE_TRY(take_apart(store, first_look.contents));
   {
     const File lock = CAKE_TRY(store.evictor().space().lock(Deadline::after(kLockPatience)));
     Plan plan = CAKE_TRY(Planner(store).of_prune(options));
