@@ -122,7 +122,7 @@ bool FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
   // One more than the missing, for this function: `done` runs once everything is arranged.
   op->done = std::move(done);
   op->missing = missing.size() + 1;
-  std::vector<uint64_t> to_start;
+  std::vector<uint64_t> to_start, joined;
   std::vector<std::pair<uint64_t, ChunkPtr>> came_meanwhile;
   {
     MutexLock lock(mutex_);
@@ -142,6 +142,8 @@ bool FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
         }
         flight = flights_.emplace(ordinal, Flight{}).first;
         to_start.push_back(ordinal);
+      } else {
+        joined.push_back(ordinal);
       }
       flight->second.waiters.push_back([op, index](const Result<ChunkPtr>& arrival) {
         if (arrival) op->slices[index].chunk = *arrival;
@@ -153,6 +155,7 @@ bool FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
     op->slices[index].chunk = std::move(chunk);
     op->finish_one(nullptr);
   }
+  if (!joined.empty()) fetcher_->hurry(*this, joined);
   if (!to_start.empty()) fetcher_->start(shared_from_this(), std::move(to_start), true);
   if (!ahead.empty()) fetcher_->start(shared_from_this(), std::move(ahead), false);
   op->finish_one(nullptr);
