@@ -228,17 +228,58 @@ uint8_t* rans_encode(RansStates& states, const RansEncodeTable& table, const uin
   return encode<4>(states, table, entries, count, out);
 }
 
+namespace {
+
+// Where the values that are no escape lie: [first, first + 63), when they fit.
+struct Window {
+  bool fits = false;
+  uint8_t first = 0;
+  uint8_t entries[64];
+};
+Window find_window(const uint8_t* map, unsigned escape) {
+  unsigned first = 0, last = 255;
+  while (first < 255 && map[first] == escape) first++;
+  while (last > first && map[last] == escape) last--;
+  Window window;
+  window.fits = last - first < 63;
+  window.first = static_cast<uint8_t>(first);
+  for (unsigned i = 0; i < 64; i++)
+    window.entries[i] = i < 63 && first + i < 256 ? map[first + i] : static_cast<uint8_t>(escape);
+  return window;
+}
+
+CAKE_AVX2_INLINE size_t put_entries(const uint8_t* in, __m256i entry, __m256i escape,
+                                    uint8_t* entries, uint8_t* escaped) {
+  store(entries, entry);
+  size_t count = 0;
+  auto mask = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(entry, escape)));
+  for (; mask != 0; mask &= mask - 1)
+    escaped[count++] = in[static_cast<unsigned>(std::countr_zero(mask))];
+  return count;
+}
+
+}  // namespace
+
 CAKE_AVX2 size_t map_entries(const uint8_t* in, size_t count, const uint8_t* map, unsigned escape,
                              uint8_t* entries, uint8_t* escaped) {
   const size_t whole = count & ~size_t{31};
   const __m256i escape_entry = _mm256_set1_epi8(static_cast<char>(escape));
   size_t escapes = 0;
-  for (size_t at = 0; at < whole; at += 32) {
-    const __m256i entry = look_up_256(map, load(in + at));
-    store(entries + at, entry);
-    auto mask = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(entry, escape_entry)));
-    for (; mask != 0; mask &= mask - 1)
-      escaped[escapes++] = in[at + static_cast<unsigned>(std::countr_zero(mask))];
+  if (const Window window = find_window(map, escape); window.fits) {
+    Table<4> table;
+    load_table(table, window.entries);
+    const __m256i first = _mm256_set1_epi8(static_cast<char>(window.first));
+    for (size_t at = 0; at < whole; at += 32) {
+      // Values on either side are 63 or more, modulo 256.
+      const __m256i index =
+          _mm256_min_epu8(_mm256_sub_epi8(load(in + at), first), _mm256_set1_epi8(63));
+      escapes += put_entries(in + at, look_up(table, index), escape_entry, entries + at,
+                             escaped + escapes);
+    }
+  } else {
+    for (size_t at = 0; at < whole; at += 32)
+      escapes += put_entries(in + at, look_up_256(map, load(in + at)), escape_entry, entries + at,
+                             escaped + escapes);
   }
   return escapes + scalar_kernels().map_entries(in + whole, count - whole, map, escape,
                                                 entries + whole, escaped + escapes);
