@@ -8,8 +8,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "fetch/fetcher.h"
-#include "store/recipe.h"
+#include "fetch/decode_ahead.h"
+#include "fetch/file_cut.h"
+#include "fetch/stored_extents.h"
 
 namespace cake {
 
@@ -48,13 +49,13 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   bool read(uint64_t offset, uint64_t length, ReadOptions options, Done<Slices> done);
 
   // Last error of the file since it was opened, for `user.cake.error`.
-  std::optional<std::string> last_error() const EXCLUDES(mutex_);
+  std::optional<std::string> last_error() const { return trouble_.last_error(); }
   // "safetensors" or "uniform"; empty until the file was cut.
-  std::string cutter_name() const EXCLUDES(mutex_);
+  std::string cutter_name() const;
 
   // For the fetcher.
   FileAddress address() const;
-  const Extents& extents() const { return recipe_->extents; }
+  const Extents& extents() const { return cut_.recipe().extents; }
   // Looks the extents up in the index again; answers those still missing after delivering the rest.
   std::vector<uint64_t> deliver_stored(const std::vector<uint64_t>& ordinals);
   // A whole extent has come.
@@ -69,73 +70,43 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
     unsigned attempts = 0;
     unsigned mismatches = 0;
     SteadyTime since = steady_now();
-  };
-  // Digests and locations of up to kSegmentExtents extents; loaded when first touched.
-  static constexpr uint64_t kSegmentExtents = 1024;
-  struct Segment {
-    std::vector<Digest> digests;
-    std::vector<std::optional<Location>> locations;
-  };
-  struct Known {
-    Digest digest;
-    std::optional<Location> location;
+    bool is_local = false;  // being read from the store, which takes no network
   };
   struct ReadOp;
-  struct HeadFetch;
 
-  // --- recipe ---
-  // `then` runs when the recipe is there, or with the error that keeps it away.
-  void with_recipe(Done<std::monostate> then);
-  Result<bool> load_or_cut();
-  void fetch_head(std::shared_ptr<HeadFetch> head);
-  void head_ended(std::shared_ptr<HeadFetch> head, const Status& status);
+  // The header, and any small tensors behind it, need not be asked for again.
   void adopt_head(const Buffer& head);
-  Status store_cut(const Cut& cut, ByteSpan head);
-  void recipe_ready(const Status& status);
-
-  // --- extents ---
   bool read_extents(uint64_t offset, uint64_t length, ReadOptions options, Done<Slices> done);
-  Result<std::shared_ptr<Segment>> get_segment(uint64_t index) EXCLUDES(mutex_);
-  Result<Known> find_known(uint64_t ordinal);
   // From memory or the store; nullptr when it must be fetched.
   ChunkPtr find_local(uint64_t ordinal);
-  ChunkPtr read_stored(uint64_t ordinal);
-  void set_known(uint64_t ordinal, const Digest& digest, std::optional<Location> location)
-      EXCLUDES(mutex_);
+  // A stored extent turned out not to be: whoever waits for it gets it from the upstream.
+  void local_flight_failed(uint64_t ordinal) EXCLUDES(mutex_);
+  // Whether any of these missing extents is not just now being read from the store.
+  bool needs_network(const std::vector<uint64_t>& ordinals) const EXCLUDES(mutex_);
+  // Decodes on the pool what the reader of this range will want next, as far as it is stored.
+  void start_decoding(uint64_t offset, uint64_t length) EXCLUDES(mutex_);
   void put(uint64_t ordinal, std::shared_ptr<const ChunkBuffer> chunk,
            std::optional<Digest> digest);
   std::vector<uint64_t> start_readahead(uint64_t offset, uint64_t length);
   void complete(uint64_t ordinal, const Result<ChunkPtr>& result) EXCLUDES(mutex_);
   void fail(const std::vector<uint64_t>& ordinals, const Error& error) EXCLUDES(mutex_);
-  // Remembers and logs a failure that readers are given; answers it with the range in front.
-  Error note_failure(const Error& error, ByteRange bytes) EXCLUDES(mutex_);
-  void note_retry(const Error& error, ByteRange bytes) EXCLUDES(mutex_);
-  bool should_retry(const Error& error, unsigned attempts, SteadyTime since) const;
-  std::string describe(ByteRange bytes) const;
 
   // Constant after construction.
   const std::shared_ptr<Fetcher> fetcher_;
   const ContentRow content_;
   const std::string pack_name_;
 
-  // Written once, under mutex_, before is_cut_ becomes true; read freely after.
-  std::optional<Recipe> recipe_;
-  std::atomic<bool> is_cut_{false};
+  // These synchronise themselves; their locks are leaves.
+  FileTrouble trouble_;
+  StoredExtents stored_;
+  FileCut cut_;
 
   // Guarded by mutex_.  Before the locks of cache and fetcher, which are leaves.
   mutable Mutex mutex_;
-  bool is_cutting_ GUARDED_BY(mutex_) = false;
-  std::vector<Done<std::monostate>> recipe_waiters_ GUARDED_BY(mutex_);
-  std::unordered_map<uint64_t, std::shared_ptr<Segment>> segments_ GUARDED_BY(mutex_);
   std::map<uint64_t, Flight> flights_ GUARDED_BY(mutex_);
   std::unordered_map<uint64_t, ChunkPtr> unstored_ GUARDED_BY(mutex_);
   Readahead readahead_ GUARDED_BY(mutex_);
-  std::optional<std::string> last_error_ GUARDED_BY(mutex_);
-  SteadyTime next_log_ GUARDED_BY(mutex_){};
-  // A soft mount's failure, answered from memory until then: under MAP_POPULATE the kernel repeats
-  // a failed read for ever.
-  SteadyTime failed_until_ GUARDED_BY(mutex_){};
-  std::optional<Error> remembered_failure_ GUARDED_BY(mutex_);
+  DecodeAhead decode_ahead_ GUARDED_BY(mutex_);
 };
 
 }  // namespace cake

@@ -48,9 +48,25 @@ std::string upper_case_http_proxy() {
   return environment("http_proxy").empty() ? environment("HTTP_PROXY") : "";
 }
 
-Error curl_error(CURLcode code, const char* detail) {
+// What the proxy of a tunnel answers to who must say who they are (RFC 9110, 15.5.8).
+constexpr long kProxyAuthentication = 407;
+
+// Each says what an operator can do.  denied: asking again gets the same answer.
+Error curl_error(CURLcode code, const char* detail, long proxy_status) {
   const std::string text = detail[0] != '\0' ? detail : curl_easy_strerror(code);
+  if (proxy_status == kProxyAuthentication)
+    return Error{Errc::denied, "the proxy wants a name and password: put them into its URL"};
   switch (code) {
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+      return Error{Errc::denied,
+                   text +
+                       "; the server's certificate is not trusted: name its CA with cafile= or "
+                       "SSL_CERT_FILE, or correct the endpoint"};
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_CERTPROBLEM:
+      return Error{Errc::denied, text + "; correct cafile= or SSL_CERT_FILE"};
     case CURLE_OPERATION_TIMEDOUT:
       return Error{Errc::timeout, text};
     case CURLE_COULDNT_RESOLVE_HOST:
@@ -58,7 +74,7 @@ Error curl_error(CURLcode code, const char* detail) {
     case CURLE_COULDNT_CONNECT:
     case CURLE_INTERFACE_FAILED:
     case CURLE_PROXY:
-      return Error{Errc::offline, text};
+      return Error{Errc::offline, text + "; check network, name service, proxy and endpoint"};
     default:
       return Error{Errc::upstream, text};
   }
@@ -171,7 +187,8 @@ class Transfer {
 
   // The reason to cut the transfer now, if there is one.
   Status check(const HttpOptions& options) {
-    CAKE_TRY(pending_.request.deadline.check());
+    if (Status over = pending_.request.deadline.check(); !over)
+      return over.error().code == Errc::timeout ? Error{Errc::timeout, waits_for()} : over;
     const SteadyTime now = steady_now();
     if (now - second_began_ < Millis(1'000) && now - busy_at_ < options.stall_timeout) return {};
     // Until there is a connection, its own timeout counts.
@@ -183,7 +200,7 @@ class Transfer {
     second_bytes_ = 0;
     if (now - busy_at_ < options.stall_timeout) return {};
     curl_easy_setopt(easy_.get(), CURLOPT_FORBID_REUSE, 1L);
-    return Error{Errc::timeout, "the server sends nothing more"};
+    return Error{Errc::timeout, waits_for()};
   }
 
   // What is to be told when it is over.
@@ -192,7 +209,11 @@ class Transfer {
   Status status_of(CURLcode code) const {
     if (is_too_large_) return Error{Errc::upstream, "response head is too large"};
     if (is_ended_) return Error{Errc::cancelled, "ended by the reader"};
-    if (code != CURLE_OK) return curl_error(code, error_text_.data());
+    if (code != CURLE_OK) {
+      long proxy_status = 0;
+      curl_easy_getinfo(easy_.get(), CURLINFO_HTTP_CONNECTCODE, &proxy_status);
+      return curl_error(code, error_text_.data(), proxy_status);
+    }
     if (!is_head_done_) return Error{Errc::upstream, "response without a head"};
     return {};
   }
@@ -205,8 +226,22 @@ class Transfer {
     CAKE_CHECK(code == CURLE_OK);
   }
 
+  // What has not happened in time.
+  std::string waits_for() {
+    curl_off_t resolved_us = 0, connected_us = 0;
+    curl_easy_getinfo(easy_.get(), CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
+    curl_easy_getinfo(easy_.get(), CURLINFO_PRETRANSFER_TIME_T, &connected_us);
+    if (is_head_done_) return "the server sends nothing more";
+    if (connected_us != 0) return "the server does not answer";
+    if (resolved_us != 0) return "no connection in time; check network, proxy and endpoint";
+    return "the name of the host is not found in time; check the name service";
+  }
+
   void set_basics(const Settings& settings) {
     set(CURLOPT_NOSIGNAL, 1L);
+    // Else a request given up while its host's name is looked up would hold this thread, and all
+    // its transfers, until the resolver has done with a name server that does not answer.
+    set(CURLOPT_QUICK_EXIT, 1L);
     set(CURLOPT_PROTOCOLS_STR, "http,https");
     set(CURLOPT_FOLLOWLOCATION, 0L);
     set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2TLS));

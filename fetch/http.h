@@ -56,8 +56,9 @@ struct HttpHandlers {
   // Body bytes as they come.  False ends the transfer.
   std::function<bool(ByteSpan)> on_body;
   // Last call, exactly once.  Ok: the response arrived whole, whatever its status.  Errors: timeout
-  // (deadline, stall, connect), offline (DNS, refused, no route, proxy down), upstream (protocol,
-  // TLS, cut body), cancelled.
+  // (deadline, stall, connect), offline (DNS, refused, no route, proxy down), denied (a certificate
+  // that is not trusted, a proxy that wants a password), upstream (protocol, handshake, cut body),
+  // cancelled.
   std::function<void(Status)> on_done;
 };
 

@@ -1,6 +1,7 @@
 #include "fetch/hub.h"
 
 #include <algorithm>
+#include <iterator>
 #include <unordered_set>
 
 #include "fetch/hub_reader.h"
@@ -34,7 +35,11 @@ class Paging : public std::enable_shared_from_this<Paging<Item>> {
     // A hub that leads us in a circle would do so for ever.
     if (!seen_.insert(url.str()).second) return fail("the list's pages go in a circle");
     if (seen_.size() > kMaxPages) return fail("the list has too many pages");
-    session_->get(url, question_, deadline_,
+    auto check = [self = this->shared_from_this()](const HubSession::Answer& answer) {
+      self->page_.clear();
+      return self->parse_(answer.http.body, self->page_);
+    };
+    session_->get(url, question_, deadline_, std::move(check),
                   [self = this->shared_from_this()](Result<HubSession::Answer> answer) {
                     if (!answer) return self->done_(std::move(answer).error());
                     self->take(*answer);
@@ -43,8 +48,8 @@ class Paging : public std::enable_shared_from_this<Paging<Item>> {
 
  private:
   void take(const HubSession::Answer& answer) {
-    if (Status status = parse_(answer.http.body, items_); !status)
-      return end(status.error().with(question_.what));
+    items_.insert(items_.end(), std::make_move_iterator(page_.begin()),
+                  std::make_move_iterator(page_.end()));
     if (items_.size() > kMaxItems) return fail("the list is too long");
     const std::optional<std::string> next = find_next_link(answer.http.head);
     if (!next) return done_(std::move(items_));
@@ -64,6 +69,7 @@ class Paging : public std::enable_shared_from_this<Paging<Item>> {
   const Done<std::vector<Item>> done_;
   // Confined to the HTTP thread of each answer in turn.
   std::unordered_set<std::string> seen_;
+  std::vector<Item> page_;  // the newest
   std::vector<Item> items_;
 };
 
@@ -97,18 +103,20 @@ std::string HubUpstream::source() const {
 void HubUpstream::resolve_revision(const RepoName& repo, const std::string& revision,
                                    Deadline deadline, Done<RevisionInfo> done) {
   HubQuestion question = session_->question(repo, cat(repo.id, " at ", revision));
-  auto take = [repo, revision, what = question.what,
-               done = std::move(done)](Result<HubSession::Answer> answer) {
-    if (!answer) return done(std::move(answer).error());
-    Result<RevisionInfo> info = parse_revision_info(answer->http.body);
-    if (!info) return done(info.error().with(what));
+  auto info = std::make_shared<RevisionInfo>();
+  auto check = [revision, info](const HubSession::Answer& answer) -> Status {
+    *info = CAKE_TRY(parse_revision_info(answer.http.body));
     if (is_commit(revision) && info->commit != revision)
-      return done(Error{Errc::upstream, what + ": the hub answers for another commit"});
+      return Error{Errc::upstream, "the hub answers for another commit"};
+    return {};
+  };
+  auto take = [repo, info, done = std::move(done)](Result<HubSession::Answer> answer) {
+    if (!answer) return done(std::move(answer).error());
     if (!is_valid_repo_id(info->canonical_id)) info->canonical_id = repo.id;
-    done(std::move(info));
+    done(std::move(*info));
   };
   session_->get(session_->url(api_path(repo, "revision", revision)), std::move(question),
-                std::move(deadline), std::move(take));
+                std::move(deadline), std::move(check), std::move(take));
 }
 
 void HubUpstream::list_tree(const RepoName& repo, const std::string& commit, Deadline deadline,

@@ -68,6 +68,16 @@ Result<uint64_t> bytes_to_skip(const FileAddress& file, ByteRange range,
   return uint64_t{0};
 }
 
+// Signed URLs are secrets; their hosts are not.
+std::string host_of(const Route& route) {
+  return route.is_hub ? "the hub" : cat("the storage host ", route.url.host);
+}
+
+// Name of the counter that a request to there counts on.
+std::string pace_of(const Route& route) {
+  return route.is_hub ? "resolve" : cat(route.url.host, ':', route.url.port);
+}
+
 std::string resolve_path(const FileAddress& file) {
   const std::string prefix =
       file.repo.type == RepoType::model ? "/" : cat("/", repo_type_plural(file.repo.type), "/");
@@ -123,8 +133,8 @@ void HubReader::read(const FileAddress& file, ByteRange range, bool is_demand, D
   read->sink = std::move(sink);
   read->key =
       cat(repo_type_plural(file.repo.type), "/", file.repo.id, "@", file.commit, "/", file.path);
-  read->question = session_->question(
-      file.repo, cat(file.repo.id, "/", file.path, " at ", file.commit.substr(0, 12)));
+  // Whoever reads names the file.
+  read->question = session_->question(file.repo, "the hub");
   read->resolve_url = session_->url(resolve_path(file));
   start(std::move(read));
 }
@@ -154,27 +164,25 @@ void HubReader::lead(ReadPtr read) {
   read->route = Route{.url = read->resolve_url, .is_hub = true, .expires_at = {}, .number = 0};
   read->redirects = 0;
   read->is_asking = true;
-  SteadyTime quiet_until;
-  {
-    MutexLock lock(mutex_);
-    quiet_until = quiet_until_;
-  }
+  resolves_sent_.add();
+  send(std::move(read));
+}
+
+// In its turn, if the server named a pace.
+void HubReader::send(ReadPtr read) {
   const SteadyTime now = steady_now();
-  if (quiet_until <= now) {
-    resolves_sent_.add();
-    return send(std::move(read));
-  }
-  if (quiet_until >= read->deadline.at())
-    return finish(read, Error{Errc::rate_limited, "the hub asked us to wait longer"});
-  session_->wait(std::chrono::ceil<Millis>(quiet_until - now), read->deadline,
+  const SteadyTime turn = session_->paces().take_turn(pace_of(read->route));
+  if (turn <= now) return transmit(std::move(read));
+  if (turn >= read->deadline.at())
+    return finish(read, Error{Errc::rate_limited, cat(host_of(read->route), " asked us to wait")});
+  session_->wait(std::chrono::ceil<Millis>(turn - now), read->deadline,
                  [self = shared_from_this(), read](Status status) {
                    if (!status) return self->finish(read, std::move(status));
-                   self->resolves_sent_.add();
-                   self->send(read);
+                   self->transmit(read);
                  });
 }
 
-void HubReader::send(ReadPtr read) {
+void HubReader::transmit(ReadPtr read) {
   read->body = Read::Body::none;
   read->head = {};
   read->talk.clear();
@@ -206,6 +214,7 @@ void HubReader::send(ReadPtr read) {
 
 bool HubReader::on_head(Read& read, const HttpResponseHead& head) {
   read.head = head;
+  session_->paces().note(pace_of(read.route), head);
   Status status;
   if (head.status == 200 || head.status == 206) {
     status = take_bytes(read, head);
@@ -281,7 +290,12 @@ void HubReader::on_done(const ReadPtr& read, Status status) {
     if (status) status = Error{Errc::upstream, "the body is shorter than the range"};
     return finish(read, std::move(status));
   }
-  if (read->body == Read::Body::none) return finish(read, std::move(status));
+  if (read->body == Read::Body::none) {
+    // The hub may know another host by now.
+    if (!status && is_transient(status.error().code) && !read->is_asking)
+      routes_.drop(read->key, read->route.number);
+    return finish(read, std::move(status));
+  }
   if (Status over = read->deadline.check(); !over) return finish(read, std::move(over));
   // Of a redirect or failure the head is enough, unless we are being shut down.
   if (!status && status.error().code == Errc::cancelled && read->talk.empty())
@@ -305,12 +319,7 @@ void HubReader::take_failure(const ReadPtr& read) {
   const HubFailure failure = parse_failure(read->head, read->talk);
   if (!read->route.is_hub) {
     const Errc code = status == 429 ? Errc::rate_limited : Errc::upstream;
-    return finish(read, Error{code, cat("the storage host answers HTTP ", status)});
-  }
-  if (const auto asked = asked_delay(read->head, unix_now());
-      asked && (status == 429 || status == 503)) {
-    MutexLock lock(mutex_);
-    quiet_until_ = std::max(quiet_until_, steady_now() + *asked);
+    return finish(read, Error{code, cat(host_of(read->route), ": HTTP ", status)});
   }
   finish(read, failure_error(failure, read->question));
 }
@@ -324,8 +333,6 @@ void HubReader::settle(Read& read, Millis life) {
 void HubReader::finish(const ReadPtr& read, Status status) {
   std::vector<ReadPtr> waiting;
   if (std::exchange(read->leads, false)) waiting = routes_.abandon(read->key);
-  if (!status && !status.error().message.starts_with(read->question.what))
-    status = status.error().with(read->question.what);
   // What ended the leader alone is no answer for those behind it: the next one leads.
   const bool is_own =
       !status && (status.error().code == Errc::cancelled || !read->deadline.check());

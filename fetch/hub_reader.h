@@ -24,8 +24,9 @@ class HubReader : public std::enable_shared_from_this<HubReader> {
   using ReadPtr = std::shared_ptr<Read>;
 
   void start(ReadPtr read);
-  void lead(ReadPtr read) EXCLUDES(mutex_);
+  void lead(ReadPtr read);
   void send(ReadPtr read);
+  void transmit(ReadPtr read);
   void go(ReadPtr read, const Route& route);
 
   bool on_head(Read& read, const HttpResponseHead& head);
@@ -33,7 +34,7 @@ class HubReader : public std::enable_shared_from_this<HubReader> {
   Status take_bytes(Read& read, const HttpResponseHead& head);
   bool on_body(Read& read, ByteSpan bytes);
   void on_done(const ReadPtr& read, Status status);
-  void take_failure(const ReadPtr& read) EXCLUDES(mutex_);
+  void take_failure(const ReadPtr& read);
   void settle(Read& read, Millis life);
   void finish(const ReadPtr& read, Status status);
   void look_after_waiting();
@@ -43,10 +44,6 @@ class HubReader : public std::enable_shared_from_this<HubReader> {
   Counter& resolves_sent_;
   Counter& urls_refreshed_;
   FileRoutes<Read> routes_;  // synchronises itself
-
-  // Guarded by mutex_.  Leaf lock.
-  Mutex mutex_;
-  SteadyTime quiet_until_ GUARDED_BY(mutex_);  // the hub asked for no resolves until then
 };
 
 }  // namespace cake

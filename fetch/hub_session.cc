@@ -9,6 +9,8 @@ namespace {
 // A page of a tree that no paging cuts: half a million files.
 constexpr uint64_t kMaxAnswerBytes = 64 * kMiB;
 constexpr unsigned kMaxRedirects = 8;
+constexpr unsigned kMaxDoubts = 3;  // answers that make no sense, of one call
+constexpr char kPace[] = "api";
 constexpr Millis kWaitSlice{100};  // how soon a waiting call sees that it was cancelled
 
 bool is_redirect(int status) {
@@ -27,9 +29,11 @@ struct HubSession::Get {
   Url url;
   HubQuestion question;
   Deadline deadline;
+  Check check;
   OnceDone<Answer> done;
   unsigned redirects = 0;
   unsigned failures = 0;
+  unsigned doubts = 0;
   bool is_away = false;  // a redirect has left the hub: no token any more
 };
 
@@ -76,12 +80,27 @@ HubQuestion HubSession::question(const RepoName& repo, std::string what) const {
       .what = std::move(what), .repo_page = url(prefix + encode_path(repo.id)).str(), .token = ""};
 }
 
-void HubSession::get(Url url, HubQuestion question, Deadline deadline, Done<Answer> done) {
-  send(std::make_shared<Get>(
-      Get{url, url, std::move(question), std::move(deadline), OnceDone<Answer>(std::move(done))}));
+void HubSession::get(Url url, HubQuestion question, Deadline deadline, Check check,
+                     Done<Answer> done) {
+  send(std::make_shared<Get>(Get{url, url, std::move(question), std::move(deadline),
+                                 std::move(check), OnceDone<Answer>(std::move(done))}));
 }
 
 void HubSession::send(std::shared_ptr<Get> call) {
+  const SteadyTime now = steady_now();
+  const SteadyTime turn = paces_.take_turn(kPace);
+  if (turn <= now) return transmit(std::move(call));
+  if (turn >= call->deadline.at())
+    return call->done(
+        Error{Errc::rate_limited, call->question.what + ": the hub asked us to wait longer"});
+  wait(std::chrono::ceil<Millis>(turn - now), call->deadline,
+       [this, self = shared_from_this(), call](Status status) {
+         if (!status) return call->done(status.error().with(call->question.what));
+         transmit(call);
+       });
+}
+
+void HubSession::transmit(std::shared_ptr<Get> call) {
   HttpRequest request;
   request.url = call->url.str();
   request.deadline = call->deadline;
@@ -104,7 +123,13 @@ void HubSession::take(std::shared_ptr<Get> call, Result<HttpAnswer> result) {
     return retry(call, std::move(error), std::nullopt);
   }
   const int status = result->head.status;
-  if (status >= 200 && status < 300) return call->done(Answer{*std::move(result), call->url});
+  if (!call->is_away) paces_.note(kPace, result->head);
+  if (status >= 200 && status < 300) {
+    Answer answer{*std::move(result), call->url};
+    if (Status checked = call->check(answer); !checked)
+      return doubt(std::move(call), checked.error().with(call->question.what));
+    return call->done(std::move(answer));
+  }
   if (is_redirect(status)) return follow(call, *result);
   const HubFailure failure = parse_failure(result->head, result->body);
   Error error = failure_error(failure, call->question);
@@ -114,13 +139,21 @@ void HubSession::take(std::shared_ptr<Get> call, Result<HttpAnswer> result) {
 
 void HubSession::follow(std::shared_ptr<Get> call, const HttpAnswer& answer) {
   const std::string_view location = answer.head.find("location");
-  if (location.empty() || ++call->redirects > kMaxRedirects)
-    return call->done(Error{Errc::upstream, call->question.what + ": redirected without end"});
+  if (location.empty() || ++call->redirects > kMaxRedirects) {
+    Error error{Errc::upstream, call->question.what + ": redirected without end"};
+    return doubt(std::move(call), std::move(error));
+  }
   Result<Url> next = target(call->url, location);
-  if (!next) return call->done(next.error().with(call->question.what));
+  if (!next) return doubt(call, next.error().with(call->question.what));
   call->url = *std::move(next);
   call->is_away = call->is_away || !call->url.same_origin(options_.endpoint);
   send(std::move(call));
+}
+
+void HubSession::doubt(std::shared_ptr<Get> call, Error error) {
+  if (++call->doubts == kMaxDoubts || !is_transient(error.code))
+    return call->done(std::move(error));
+  retry(std::move(call), std::move(error), std::nullopt);
 }
 
 void HubSession::retry(std::shared_ptr<Get> call, Error error, std::optional<Millis> asked) {

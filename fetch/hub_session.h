@@ -10,6 +10,7 @@
 #include "fetch/credentials.h"
 #include "fetch/http.h"
 #include "fetch/hub_parse.h"
+#include "fetch/pace.h"
 #include "fetch/retry.h"
 #include "fetch/upstream.h"
 #include "fetch/url.h"
@@ -66,13 +67,18 @@ class HubSession : public std::enable_shared_from_this<HubSession> {
 
   HubQuestion question(const RepoName& repo, std::string what) const;
 
-  // GET of a whole 2xx answer.  Transient failures are asked again until the deadline; `url` is
-  // updated in the answer by redirects.
+  // GET of a whole 2xx answer that `check` accepts.  Transient failures are asked again until the
+  // deadline; nonsense (redirects without end, what `check` refuses) is twice, for it may come from
+  // something between us and the hub, and then is the answer.
   struct Answer {
     HttpAnswer http;
     Url url;  // after redirects
   };
-  void get(Url url, HubQuestion question, Deadline deadline, Done<Answer> done);
+  using Check = std::function<Status(const Answer&)>;
+  void get(Url url, HubQuestion question, Deadline deadline, Check check, Done<Answer> done);
+
+  // How fast the hub and its storage hosts want to be asked.
+  Paces& paces() { return paces_; }
 
   // Runs `task` after `delay`, or earlier with an Error when the deadline ends the wait.
   void wait(Millis delay, Deadline deadline, Done<void> task);
@@ -80,7 +86,9 @@ class HubSession : public std::enable_shared_from_this<HubSession> {
  private:
   struct Get;  // a call of get under way
   void send(std::shared_ptr<Get> call);
+  void transmit(std::shared_ptr<Get> call);
   void take(std::shared_ptr<Get> call, Result<HttpAnswer> result);
+  void doubt(std::shared_ptr<Get> call, Error error);
   void follow(std::shared_ptr<Get> call, const HttpAnswer& answer);
   void retry(std::shared_ptr<Get> call, Error error, std::optional<Millis> asked);
   void wait_until(SteadyTime until, Deadline deadline, OnceDone<void> task);
@@ -90,6 +98,7 @@ class HubSession : public std::enable_shared_from_this<HubSession> {
   const std::shared_ptr<const Credentials> credentials_;
   const HubOptions options_;
   Counter& retries_made_;
+  Paces paces_;  // synchronises itself
 };
 
 }  // namespace cake

@@ -12,12 +12,15 @@ namespace {
 
 constexpr int64_t kLongestAskedSeconds = 3600;
 
-std::optional<int64_t> parse_seconds(std::string_view text) {
+// Larger ones are this.
+constexpr int64_t kLargestNumber = int64_t{1} << 40;
+
+std::optional<int64_t> parse_number(std::string_view text) {
   uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error == std::errc::result_out_of_range) return kLongestAskedSeconds;
+  if (error == std::errc::result_out_of_range) return kLargestNumber;
   if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return static_cast<int64_t>(std::min<uint64_t>(value, kLongestAskedSeconds));
+  return static_cast<int64_t>(std::min<uint64_t>(value, kLargestNumber));
 }
 
 std::string_view trimmed(std::string_view text) {
@@ -26,17 +29,15 @@ std::string_view trimmed(std::string_view text) {
   return text;
 }
 
-// `t` of an entry with r=0, in a value like `"api";r=0;t=55`.
-std::optional<int64_t> exhausted_for(std::string_view text) {
-  std::optional<int64_t> remaining, seconds;
+// The number of `key` ("r=") in a value like `"api";r=0;t=55`.
+std::optional<int64_t> find_number(std::string_view text, std::string_view key) {
   while (!text.empty()) {
     const size_t end = std::min(text.find(';'), text.size());
     const std::string_view part = trimmed(text.substr(0, end));
     text.remove_prefix(std::min(end + 1, text.size()));
-    if (part.starts_with("r=")) remaining = parse_seconds(part.substr(2));
-    if (part.starts_with("t=")) seconds = parse_seconds(part.substr(2));
+    if (part.starts_with(key)) return parse_number(part.substr(key.size()));
   }
-  return remaining == 0 ? seconds : std::nullopt;
+  return std::nullopt;
 }
 
 }  // namespace
@@ -67,12 +68,22 @@ std::optional<int64_t> parse_http_date(std::string_view text) {
   return static_cast<int64_t>(timegm(&parts));
 }
 
+std::optional<RateLimit> parse_rate_limit(const HttpResponseHead& head) {
+  const std::string_view text = head.find("ratelimit");
+  const std::optional<int64_t> remaining = find_number(text, "r=");
+  const std::optional<int64_t> seconds = find_number(text, "t=");
+  if (!remaining || !seconds) return std::nullopt;
+  return RateLimit{*remaining, *seconds, find_number(head.find("ratelimit-policy"), "q=")};
+}
+
 std::optional<Millis> asked_delay(const HttpResponseHead& head, int64_t unix_seconds) {
-  std::optional<int64_t> seconds = exhausted_for(head.find("ratelimit"));
+  const std::optional<RateLimit> limit = parse_rate_limit(head);
+  std::optional<int64_t> seconds;
+  if (limit && limit->remaining == 0) seconds = limit->seconds;
   if (!seconds) {
     const std::string_view value = trimmed(head.find("retry-after"));
     if (value.empty()) return std::nullopt;
-    seconds = parse_seconds(value);
+    seconds = parse_number(value);
     if (!seconds) {
       const std::optional<int64_t> date = parse_http_date(value);
       if (!date) return std::nullopt;

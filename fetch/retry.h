@@ -25,6 +25,14 @@ Millis backoff_delay(const BackoffOptions& options, unsigned failures, uint64_t 
 bool is_transient_status(int status);  // 408, 429, 500, 502, 503, 504
 bool is_transient(Errc code);          // offline, timeout, rate_limited, upstream
 
+// `RateLimit: "x";r=5;t=55`, with the q of `RateLimit-Policy` if it is there.
+struct RateLimit {
+  int64_t remaining = 0;         // questions left
+  int64_t seconds = 0;           // until they are counted anew
+  std::optional<int64_t> quota;  // of a whole period
+};
+std::optional<RateLimit> parse_rate_limit(const HttpResponseHead& head);
+
 // How long the server asks us to stay away: an exhausted `RateLimit: "x";r=0;t=SECONDS`, else
 // `Retry-After` (seconds or an HTTP date).  One second is added, for clocks that tick apart;
 // bounded to an hour.  nullopt: it does not say.

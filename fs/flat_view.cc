@@ -1,44 +1,13 @@
 #include "fs/flat_view.h"
 
-#include <algorithm>
-
-#include "store/base/digest.h"
+#include "fs/probe_names.h"
 
 namespace cake {
 
 namespace {
 
-constexpr size_t kMaxListings = 8;
-constexpr size_t kMaxMtimes = 1'000'000;
-constexpr size_t kMaxViews = 100'000;
-
 Error no_such(const std::string& name) {
   return {Errc::not_found, cat(name, ": no such file or directory")};
-}
-
-// Names of a moving listing have no row to count by; a hash is stable for the name whatever comes
-// and goes around it (as ext4's directories do).
-uint64_t name_cookie(const std::string& name) {
-  return (xxh3(as_bytes(name)) >> 2) + kFirstCookie + 1;
-}
-
-ListingPtr names_listing(const std::vector<std::string>& names) {
-  auto listing = std::make_shared<Listing>();
-  listing->is_moving = true;
-  for (const std::string& name : names) {
-    ListedName entry;
-    entry.name = name;
-    entry.cookie = name_cookie(name);
-    entry.is_directory = true;
-    listing->names.push_back(std::move(entry));
-  }
-  std::sort(listing->names.begin(), listing->names.end(),
-            [](const ListedName& a, const ListedName& b) {
-              return std::tie(a.cookie, a.name) < std::tie(b.cookie, b.name);
-            });
-  for (size_t i = 1; i < listing->names.size(); i++)
-    listing->names[i].cookie = std::max(listing->names[i].cookie, listing->names[i - 1].cookie + 1);
-  return listing;
 }
 
 std::optional<std::string> decode_revision(std::string_view text) {
@@ -58,62 +27,14 @@ std::optional<std::string> decode_revision(std::string_view text) {
 
 }  // namespace
 
-FlatView::FlatView(Client& client, FlatViewOptions options)
-    : client_(client), options_(std::move(options)), mounted_at_(unix_now()) {}
+FlatView::FlatView(ViewRows& rows, FlatViewOptions options)
+    : rows_(rows),
+      client_(rows.client()),
+      options_(std::move(options)),
+      tree_(rows, "flat", CommitTree::Files::contents) {}
 
 std::string FlatView::typed_prefix(RepoType type) const {
   return type == RepoType::model ? "" : cat(repo_type_plural(type), "/");
-}
-
-// --- rows ---
-
-Result<ViewRow> FlatView::view_row(RowId view) {
-  {
-    MutexLock lock(mutex_);
-    const auto found = views_.find(view);
-    if (found != views_.end()) return found->second;
-  }
-  std::optional<ViewRow> row = CAKE_TRY(client_.store().index().find_view(view));
-  if (!row) return Error{Errc::not_found, cat("directory ", view, " is not in the index")};
-  MutexLock lock(mutex_);
-  if (views_.size() >= kMaxViews) views_.clear();
-  views_[view] = *row;
-  return *row;
-}
-
-Result<RowId> FlatView::view_id(const ViewRow& row) {
-  const std::pair<std::string, std::string> key{row.typed, row.commit};
-  {
-    MutexLock lock(mutex_);
-    const auto found = view_ids_.find(key);
-    if (found != view_ids_.end()) return found->second;
-  }
-  const RowId id = CAKE_TRY(client_.store().index().get_view(row));
-  MutexLock lock(mutex_);
-  if (view_ids_.size() >= kMaxViews) view_ids_.clear();
-  view_ids_[key] = id;
-  return id;
-}
-
-Result<FlatView::SnapshotPtr> FlatView::snapshot_of(const ViewRow& row) {
-  SnapshotPtr snapshot = CAKE_TRY(client_.find_known_snapshot(row.repo, row.commit));
-  if (!snapshot)
-    return Error{Errc::not_found, cat(row.repo.id, "@", row.commit, " is no longer in the store")};
-  return snapshot;
-}
-
-Result<int64_t> FlatView::mtime_of(RowId content) {
-  {
-    MutexLock lock(mutex_);
-    const auto found = mtimes_.find(content);
-    if (found != mtimes_.end()) return found->second;
-  }
-  const std::optional<ContentRow> row = CAKE_TRY(client_.store().index().find_content(content));
-  if (!row) return Error{Errc::corrupt, cat("content ", content, " is not in the index")};
-  MutexLock lock(mutex_);
-  if (mtimes_.size() >= kMaxMtimes) mtimes_.clear();
-  mtimes_[content] = row->mtime;
-  return row->mtime;
 }
 
 // --- facts ---
@@ -124,7 +45,7 @@ Result<FlatView::NamesPlace> FlatView::names_place(uint64_t node) {
     place.is_root = true;
     return place;
   }
-  std::string typed = CAKE_TRY(view_row(node_payload(node))).typed;
+  std::string typed = CAKE_TRY(rows_.get(node_payload(node))).typed;
   for (const RepoType type : {RepoType::dataset, RepoType::space}) {
     const std::string plural(repo_type_plural(type));
     if (typed == plural) {
@@ -140,56 +61,11 @@ Result<FlatView::NamesPlace> FlatView::names_place(uint64_t node) {
   return place;
 }
 
-Result<NodeFacts> FlatView::names_facts(const std::string& typed) {
-  ViewRow row;
-  row.layout = "flat";
-  row.source = client_.source();
-  row.typed = typed;
-  NodeFacts facts;
-  facts.node = names_node(CAKE_TRY(view_id(row)));
-  facts.is_directory = true;
-  facts.mtime = mounted_at_;
-  facts.is_moving = true;
-  return facts;
-}
-
-Result<NodeFacts> FlatView::tree_facts(RowId view, const Snapshot& snapshot, uint32_t ordinal,
-                                       bool is_moving) {
-  if (ordinal >= snapshot.nodes().size() || ordinal > kMaxOrdinal)
-    return Error{Errc::not_found, cat("no entry ", ordinal, " in ", snapshot.repo().id)};
-  const Node& node = snapshot.nodes()[ordinal];
-  NodeFacts facts;
-  facts.is_moving = is_moving;
-  facts.is_directory = node.is_directory;
-  if (node.is_directory) {
-    facts.node = tree_node(view, ordinal);
-    facts.mtime = snapshot.date();
-    return facts;
-  }
-  const RowId content = snapshot.content_id(node.entry);
-  facts.node = file_node(content);
-  facts.bytes = snapshot.entries()[node.entry].bytes;
-  facts.mtime = CAKE_TRY(mtime_of(content));
-  return facts;
-}
-
-Result<NodeFacts> FlatView::root_of(const RepoName& repo, const std::string& typed,
-                                    const SnapshotPtr& snapshot, bool is_moving) {
-  ViewRow row;
-  row.layout = "flat";
-  row.source = client_.source();
-  row.repo = repo;
-  row.typed = typed;
-  row.commit = snapshot->commit();
-  const RowId view = CAKE_TRY(view_id(row));
-  return tree_facts(view, *snapshot, 0, is_moving);
-}
-
 void FlatView::find_facts(uint64_t node, Deadline deadline, Done<NodeFacts> done) {
   NodeFacts facts;
   facts.node = node;
   facts.is_directory = true;
-  facts.mtime = mounted_at_;
+  facts.mtime = rows_.mounted_at();
   facts.is_moving = true;
   switch (node_kind(node)) {
     case NodeKind::root:
@@ -198,31 +74,20 @@ void FlatView::find_facts(uint64_t node, Deadline deadline, Done<NodeFacts> done
       done(facts);
       return;
     case NodeKind::names: {
-      const Result<ViewRow> row = view_row(node_payload(node));
+      const Result<ViewRow> row = rows_.get(node_payload(node));
       done(row ? Result<NodeFacts>(facts) : Result<NodeFacts>(row.error()));
       return;
     }
-    case NodeKind::tree: {
-      const auto find = [&]() -> Result<NodeFacts> {
-        const ViewRow row = CAKE_TRY(view_row(view_of_tree(node)));
-        const SnapshotPtr snapshot = CAKE_TRY(snapshot_of(row));
-        return tree_facts(row.id, *snapshot, ordinal_of_tree(node), false);
-      };
-      done(find());
+    case NodeKind::tree:
+      done(tree_.find_facts(node));
       return;
-    }
-    case NodeKind::file: {
-      const auto find = [&]() -> Result<NodeFacts> {
-        const std::optional<ContentRow> row =
-            CAKE_TRY(client_.store().index().find_content(node_payload(node)));
-        if (!row)
-          return Error{Errc::not_found,
-                       cat("content ", node_payload(node), " is not in the index")};
-        return NodeFacts{node, false, row->bytes, row->mtime, false};
-      };
-      done(find());
+    case NodeKind::file:
+      done(rows_.file_facts(node_payload(node)));
       return;
-    }
+    case NodeKind::link:
+    case NodeKind::text:
+    case NodeKind::live:
+      break;  // other views'
   }
   done(Error{Errc::not_found, cat("no node ", node)});
 }
@@ -235,7 +100,7 @@ Result<std::vector<std::pair<std::string, std::string>>> FlatView::directory_xat
   std::vector<std::pair<std::string, std::string>> attributes;
   attributes.emplace_back("user.cake.source", client_.source());
   if (node_kind(node) == NodeKind::tree) {
-    attributes.emplace_back("user.cake.commit", CAKE_TRY(view_row(view_of_tree(node))).commit);
+    attributes.emplace_back("user.cake.commit", CAKE_TRY(rows_.get(view_of_tree(node))).commit);
   } else if (node == kRootNode && options_.single_repo) {
     const SnapshotPtr snapshot =
         CAKE_TRY(client_.find_known_snapshot(*options_.single_repo, options_.revision));
@@ -244,12 +109,20 @@ Result<std::vector<std::pair<std::string, std::string>>> FlatView::directory_xat
   return attributes;
 }
 
+Result<std::string> FlatView::read_link(uint64_t node) {
+  return Error{Errc::invalid, cat("node ", node, " is no link")};
+}
+
+Result<TextPtr> FlatView::read_text(uint64_t node, bool) {
+  return Error{Errc::invalid, cat("node ", node, " is no made file")};
+}
+
 // --- look-ups ---
 
 void FlatView::look_up(uint64_t directory, const std::string& name, Deadline deadline,
                        Done<NodeFacts> done) {
   if (node_kind(directory) == NodeKind::tree) {
-    done(look_up_in_tree(directory, name));
+    done(tree_.look_up(directory, name));
     return;
   }
   if (directory == kRootNode && options_.single_repo) {
@@ -264,7 +137,7 @@ void FlatView::look_up(uint64_t directory, const std::string& name, Deadline dea
   if (place->is_root)
     for (const RepoType type : {RepoType::dataset, RepoType::space})
       if (name == repo_type_plural(type)) {
-        done(names_facts(name));
+        done(rows_.names_facts("flat", name));
         return;
       }
   if (place->author.empty())
@@ -273,19 +146,10 @@ void FlatView::look_up(uint64_t directory, const std::string& name, Deadline dea
     look_up_repo(*place, name, deadline, std::move(done));
 }
 
-Result<NodeFacts> FlatView::look_up_in_tree(uint64_t directory, const std::string& name) {
-  const ViewRow row = CAKE_TRY(view_row(view_of_tree(directory)));
-  const SnapshotPtr snapshot = CAKE_TRY(snapshot_of(row));
-  if (ordinal_of_tree(directory) >= snapshot->nodes().size()) return no_such(name);
-  const std::optional<uint32_t> child = snapshot->find_child(ordinal_of_tree(directory), name);
-  if (!child) return no_such(name);
-  return tree_facts(row.id, *snapshot, *child, false);
-}
-
 void FlatView::look_up_author(const NamesPlace& place, const std::string& name, Deadline deadline,
                               Done<NodeFacts> done) {
   // Indexers, shells and editors probe for names that no author can have: no request.
-  if (!is_valid_repo_part(name)) {
+  if (!is_valid_repo_part(name) || is_probed_as_author(name)) {
     done(no_such(name));
     return;
   }
@@ -297,7 +161,7 @@ void FlatView::look_up_author(const NamesPlace& place, const std::string& name, 
         if (!ids && ids.error().code != Errc::upstream)
           done(ids.error());
         else
-          done(names_facts(typed));
+          done(rows_.names_facts("flat", typed));
       });
 }
 
@@ -308,7 +172,7 @@ void FlatView::look_up_repo(const NamesPlace& place, const std::string& name, De
   const std::optional<std::string> revision =
       at == std::string::npos ? options_.revision
                               : decode_revision(std::string_view(name).substr(at + 1));
-  if (!is_valid_repo_id(repo.id) || !revision) {
+  if (!is_valid_repo_id(repo.id) || !revision || is_probed_as_repo(name)) {
     done(no_such(name));
     return;
   }
@@ -317,7 +181,7 @@ void FlatView::look_up_repo(const NamesPlace& place, const std::string& name, De
   client_.find_snapshot(repo, *revision, false, deadline,
                         [this, repo, typed, is_moving_name,
                          done = std::move(done)](const Result<SnapshotPtr>& snapshot) {
-                          done(snapshot ? root_of(repo, typed, *snapshot, is_moving_name)
+                          done(snapshot ? tree_.root(repo, typed, *snapshot, is_moving_name)
                                         : Result<NodeFacts>(snapshot.error()));
                         });
 }
@@ -329,8 +193,8 @@ void FlatView::look_up_in_single(const std::string& name, Deadline deadline, Don
       [this, repo, name, done = std::move(done)](const Result<SnapshotPtr>& snapshot) {
         const auto find = [&]() -> Result<NodeFacts> {
           if (!snapshot) return snapshot.error();
-          const NodeFacts root = CAKE_TRY(root_of(repo, "", *snapshot, true));
-          NodeFacts facts = CAKE_TRY(look_up_in_tree(root.node, name));
+          const NodeFacts root = CAKE_TRY(tree_.root(repo, "", *snapshot, true));
+          NodeFacts facts = CAKE_TRY(tree_.look_up(root.node, name));
           facts.is_moving = !is_commit(options_.revision);
           return facts;
         };
@@ -342,7 +206,7 @@ void FlatView::look_up_in_single(const std::string& name, Deadline deadline, Don
 
 void FlatView::list(uint64_t directory, Deadline deadline, Done<ListingPtr> done) {
   if (node_kind(directory) == NodeKind::tree) {
-    done(list_tree(directory));
+    done(tree_.list(directory));
     return;
   }
   if (directory == kRootNode && options_.single_repo) {
@@ -352,8 +216,8 @@ void FlatView::list(uint64_t directory, Deadline deadline, Done<ListingPtr> done
         [this, repo, done = std::move(done)](const Result<SnapshotPtr>& snapshot) {
           const auto find = [&]() -> Result<ListingPtr> {
             if (!snapshot) return snapshot.error();
-            const NodeFacts root = CAKE_TRY(root_of(repo, "", *snapshot, true));
-            auto listing = std::make_shared<Listing>(*CAKE_TRY(list_tree(root.node)));
+            const NodeFacts root = CAKE_TRY(tree_.root(repo, "", *snapshot, true));
+            auto listing = std::make_shared<Listing>(*CAKE_TRY(tree_.list(root.node)));
             listing->is_moving = !is_commit(options_.revision);
             return ListingPtr(listing);
           };
@@ -378,7 +242,7 @@ void FlatView::list(uint64_t directory, Deadline deadline, Done<ListingPtr> done
         const Result<std::vector<std::string>> others = client_.known_authors(type);
         if (others && !others->empty()) authors->emplace_back(repo_type_plural(type));
       }
-    done(names_listing(*authors));
+    done(moving_listing(*authors));
     return;
   }
   client_.list_author(
@@ -392,40 +256,8 @@ void FlatView::list(uint64_t directory, Deadline deadline, Done<ListingPtr> done
           done(ids.error());
           return;
         }
-        done(names_listing(names));
+        done(moving_listing(names));
       });
-}
-
-Result<ListingPtr> FlatView::list_tree(uint64_t directory) {
-  {
-    MutexLock lock(mutex_);
-    for (auto place = listings_.begin(); place != listings_.end(); ++place)
-      if (place->first == directory) {
-        listings_.splice(listings_.begin(), listings_, place);
-        return listings_.front().second;
-      }
-  }
-  const ViewRow row = CAKE_TRY(view_row(view_of_tree(directory)));
-  const SnapshotPtr snapshot = CAKE_TRY(snapshot_of(row));
-  const uint32_t ordinal = ordinal_of_tree(directory);
-  if (ordinal >= snapshot->nodes().size() || !snapshot->nodes()[ordinal].is_directory)
-    return Error{Errc::not_found, cat("no directory ", ordinal, " in ", row.repo.id)};
-  const Node& parent = snapshot->nodes()[ordinal];
-  auto listing = std::make_shared<Listing>();
-  listing->names.reserve(parent.child_count);
-  for (uint32_t i = 0; i < parent.child_count; i++) {
-    const uint32_t child = parent.first_child + i;
-    const NodeFacts facts = CAKE_TRY(tree_facts(row.id, *snapshot, child, false));
-    const std::string_view name = snapshot->nodes()[child].name;
-    // The kernel has no names longer than that; the file exists, without one here.
-    if (name.size() > 255) continue;
-    listing->names.push_back({std::string(name), kFirstCookie + 1 + i, facts.is_directory,
-                              facts.node, facts.bytes, facts.mtime});
-  }
-  MutexLock lock(mutex_);
-  listings_.emplace_front(directory, listing);
-  if (listings_.size() > kMaxListings) listings_.pop_back();
-  return ListingPtr(listing);
 }
 
 }  // namespace cake

@@ -1,15 +1,11 @@
 // The default layout: /ORG/NAME[@REV]/…, /datasets/ORG/NAME/…, /spaces/ORG/NAME/…; or one repo.
 #pragma once
 
-#include <list>
-#include <map>
-#include <memory>
 #include <optional>
 #include <string>
-#include <unordered_map>
 
-#include "fetch/client.h"
-#include "fs/view.h"
+#include "fs/commit_tree.h"
+#include "fs/view_rows.h"
 
 namespace cake {
 
@@ -22,13 +18,15 @@ struct FlatViewOptions {
 // Thread-safe.
 class FlatView final : public View {
  public:
-  FlatView(Client& client, FlatViewOptions options);  // client outlives this
+  FlatView(ViewRows& rows, FlatViewOptions options);  // rows outlive this
 
   void look_up(uint64_t directory, const std::string& name, Deadline deadline,
                Done<NodeFacts> done) override;
   void list(uint64_t directory, Deadline deadline, Done<ListingPtr> done) override;
   void find_facts(uint64_t node, Deadline deadline, Done<NodeFacts> done) override;
   Result<std::vector<std::pair<std::string, std::string>>> directory_xattrs(uint64_t node) override;
+  Result<std::string> read_link(uint64_t node) override;
+  Result<TextPtr> read_text(uint64_t node, bool is_new) override;
   bool is_moving(uint64_t directory) const override;
 
  private:
@@ -40,36 +38,19 @@ class FlatView final : public View {
     bool is_root = false;
   };
 
-  Result<ViewRow> view_row(RowId view) EXCLUDES(mutex_);
-  Result<RowId> view_id(const ViewRow& row) EXCLUDES(mutex_);
-  Result<SnapshotPtr> snapshot_of(const ViewRow& row);
   Result<NamesPlace> names_place(uint64_t node);
-  Result<NodeFacts> names_facts(const std::string& typed);
-  Result<NodeFacts> tree_facts(RowId view, const Snapshot& snapshot, uint32_t ordinal,
-                               bool is_moving);
-  Result<NodeFacts> root_of(const RepoName& repo, const std::string& typed,
-                            const SnapshotPtr& snapshot, bool is_moving);
   void look_up_author(const NamesPlace& place, const std::string& name, Deadline deadline,
                       Done<NodeFacts> done);
   void look_up_repo(const NamesPlace& place, const std::string& name, Deadline deadline,
                     Done<NodeFacts> done);
   void look_up_in_single(const std::string& name, Deadline deadline, Done<NodeFacts> done);
-  Result<NodeFacts> look_up_in_tree(uint64_t directory, const std::string& name);
-  Result<ListingPtr> list_tree(uint64_t directory) EXCLUDES(mutex_);
-  Result<int64_t> mtime_of(RowId content) EXCLUDES(mutex_);
   std::string typed_prefix(RepoType type) const;
 
   // Constant after construction.
+  ViewRows& rows_;
   Client& client_;
   const FlatViewOptions options_;
-  const int64_t mounted_at_;
-
-  // Guarded by mutex_.  Leaf lock.  Copies of immutable rows.
-  mutable Mutex mutex_;
-  std::unordered_map<RowId, ViewRow> views_ GUARDED_BY(mutex_);
-  std::map<std::pair<std::string, std::string>, RowId> view_ids_ GUARDED_BY(mutex_);
-  std::unordered_map<RowId, int64_t> mtimes_ GUARDED_BY(mutex_);
-  std::list<std::pair<uint64_t, ListingPtr>> listings_ GUARDED_BY(mutex_);  // newest first
+  CommitTree tree_;  // synchronises itself
 };
 
 }  // namespace cake

@@ -40,6 +40,11 @@ void reply_copied(fuse_req_t request, const FileReader::Slices& slices) {
   fuse_reply_buf(request, bytes.data(), bytes.size());
 }
 
+// A file that a view makes, and no content.
+bool is_made(uint64_t node) {
+  return node_kind(node) == NodeKind::text || node_kind(node) == NodeKind::live;
+}
+
 pid_t caller(fuse_req_t request) {
   return fuse_req_ctx(request)->pid;
 }
@@ -53,6 +58,9 @@ struct ModelFsOps {
   }
   static void getattr(fuse_req_t request, fuse_ino_t node, fuse_file_info*) {
     self(request).get_attributes(request, node);
+  }
+  static void readlink(fuse_req_t request, fuse_ino_t node) {
+    self(request).read_link(request, node);
   }
   static void open(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
     self(request).open(request, node, info);
@@ -91,7 +99,7 @@ struct ModelFsOps {
 };
 
 ModelFs::ModelFs(Client& client, View& view, ModelFsOptions options)
-    : client_(client), view_(view), options_(options) {}
+    : client_(client), view_(view), options_(options), passthrough_(options.materializer) {}
 
 const fuse_lowlevel_ops* ModelFs::ops() const {
   static const fuse_lowlevel_ops table = [] {
@@ -100,6 +108,7 @@ const fuse_lowlevel_ops* ModelFs::ops() const {
     made.forget = ModelFsOps::forget;
     made.forget_multi = ModelFsOps::forget_multi;
     made.getattr = ModelFsOps::getattr;
+    made.readlink = ModelFsOps::readlink;
     made.open = ModelFsOps::open;
     made.release = ModelFsOps::release;
     made.read = ModelFsOps::read;
@@ -136,6 +145,10 @@ double ModelFs::ttl(bool is_moving) const {
   return options_.attr_ttl_s < 0 ? kForeverSeconds : options_.attr_ttl_s;
 }
 
+double ModelFs::attribute_ttl(const NodeFacts& facts) const {
+  return node_kind(facts.node) == NodeKind::live ? 0 : ttl(facts.is_moving);
+}
+
 struct stat ModelFs::attributes(const NodeFacts& facts) const {
   struct stat out {};
   out.st_ino = facts.node;
@@ -146,6 +159,12 @@ struct stat ModelFs::attributes(const NodeFacts& facts) const {
   if (facts.is_directory) {
     out.st_mode = S_IFDIR | options_.directory_mode;
     out.st_nlink = 2;
+    return out;
+  }
+  if (facts.is_link) {
+    out.st_mode = S_IFLNK | 0777;
+    out.st_nlink = 1;
+    out.st_size = static_cast<off_t>(facts.bytes);
     return out;
   }
   out.st_mode = S_IFREG | options_.file_mode;
@@ -172,7 +191,8 @@ void ModelFs::look_up(fuse_req_t request, uint64_t parent, const char* name) {
         if (facts) {
           entry.ino = facts->node;
           entry.attr = attributes(*facts);
-          entry.attr_timeout = entry.entry_timeout = ttl(facts->is_moving);
+          entry.entry_timeout = ttl(facts->is_moving);
+          entry.attr_timeout = attribute_ttl(*facts);
           fuse_reply_entry(mine, &entry);
         } else if (facts.error().code == Errc::not_found) {
           // Node 0: "not there", and the kernel remembers it.
@@ -194,13 +214,14 @@ void ModelFs::get_attributes(fuse_req_t request, uint64_t node) {
       return;
     }
     const struct stat found = attributes(*facts);
-    fuse_reply_attr(mine, &found, ttl(facts->is_moving));
+    fuse_reply_attr(mine, &found, attribute_ttl(*facts));
   });
 }
 
 size_t ModelFs::append_entry(fuse_req_t request, char* buffer, size_t room, const ListedName& name,
                              bool is_plus, bool is_moving) const {
-  const NodeFacts facts{name.node, name.is_directory, name.bytes, name.mtime, is_moving};
+  const NodeFacts facts{name.node,  name.is_directory, name.bytes,
+                        name.mtime, is_moving,         name.is_link};
   const auto cookie = static_cast<off_t>(name.cookie);
   if (is_plus) {
     fuse_entry_param entry{};
@@ -239,8 +260,8 @@ void ModelFs::read_directory(fuse_req_t request, uint64_t node, size_t size, uin
       return true;
     };
     bool has_room = true;
-    if (offset < 1) has_room = add({".", 1, true, 0, 0, 0}, false);
-    if (has_room && offset < 2) has_room = add({"..", 2, true, 0, 0, 0}, false);
+    if (offset < 1) has_room = add({".", 1, true, 0, 0, 0, false}, false);
+    if (has_room && offset < 2) has_room = add({"..", 2, true, 0, 0, 0, false}, false);
     const std::vector<ListedName>& names = (*listing)->names;
     auto next = std::upper_bound(
         names.begin(), names.end(), offset,
@@ -253,12 +274,16 @@ void ModelFs::read_directory(fuse_req_t request, uint64_t node, size_t size, uin
 // --- contents ---
 
 void ModelFs::open(fuse_req_t request, uint64_t node, fuse_file_info* info) {
-  if (node_kind(node) != NodeKind::file) {
+  if (node_kind(node) != NodeKind::file && !is_made(node)) {
     fuse_reply_err(request, EISDIR);
     return;
   }
   if ((info->flags & O_ACCMODE) != O_RDONLY) {
     fuse_reply_err(request, EROFS);
+    return;
+  }
+  if (is_made(node)) {
+    open_made(request, node, info);
     return;
   }
   // Opening costs no request: the size is known, and what cannot be read says so when it is read.
@@ -267,25 +292,35 @@ void ModelFs::open(fuse_req_t request, uint64_t node, fuse_file_info* info) {
     fuse_reply_err(request, errno_for(reader.error().code));
     return;
   }
-  channel().opens().add(node, OpenMode::cached, 0);
+  const OpenRecord record = passthrough_.open(channel(), node, (*reader)->content());
   info->fh = 0;
   info->keep_cache = 1;
   info->noflush = 1;
-  if (fuse_reply_open(request, info) != 0) channel().opens().remove(node, false);
+  if (record.mode == OpenMode::passthrough) Channel::pass_next_open_through(record.backing_id);
+  if (fuse_reply_open(request, info) != 0) passthrough_.release(channel(), node, false);
 }
 
 void ModelFs::release(fuse_req_t request, uint64_t node) {
-  channel().opens().remove(node, Channel::is_request_resent());
+  if (is_made(node)) {
+    fuse_reply_err(request, 0);
+    return;
+  }
+  passthrough_.release(channel(), node, Channel::is_request_resent());
   fuse_reply_err(request, 0);
 }
 
 void ModelFs::read(fuse_req_t request, uint64_t node, size_t size, uint64_t offset,
                    bool is_direct) {
+  if (is_made(node)) {
+    read_made(request, node, size, offset);
+    return;
+  }
   const Result<std::shared_ptr<FileReader>> reader = client_.open(node_payload(node));
   if (!reader) {
     fuse_reply_err(request, errno_for(reader.error().code));
     return;
   }
+  if (options_.hot_files != nullptr) options_.hot_files->on_read((*reader)->content(), size);
   const ParkedPtr parked = park(request);
   ReadOptions options;
   // The kernel asks again for the one page it needs when a larger request of its cache fails.
@@ -312,6 +347,36 @@ void ModelFs::read(fuse_req_t request, uint64_t node, size_t size, uint64_t offs
       });
   if (is_waiting && options.may_ask_for_less)
     parked->may_fail(EIO, [this] { return client_.health().is_down(); });
+}
+
+// --- links and made files ---
+
+void ModelFs::read_link(fuse_req_t request, uint64_t node) {
+  const Result<std::string> target = view_.read_link(node);
+  if (target)
+    fuse_reply_readlink(request, target->c_str());
+  else
+    fuse_reply_err(request, errno_for_names(target.error().code));
+}
+
+void ModelFs::open_made(fuse_req_t request, uint64_t node, fuse_file_info* info) {
+  info->fh = 0;
+  info->noflush = 1;
+  // What changes must not come from the page cache; its size is what the reader is given.
+  info->direct_io = node_kind(node) == NodeKind::live;
+  info->keep_cache = !info->direct_io;
+  fuse_reply_open(request, info);
+}
+
+void ModelFs::read_made(fuse_req_t request, uint64_t node, size_t size, uint64_t offset) {
+  const Result<TextPtr> text = view_.read_text(node, offset == 0);
+  if (!text) {
+    fuse_reply_err(request, errno_for(text.error().code));
+    return;
+  }
+  const std::string& bytes = **text;
+  const size_t first = std::min<uint64_t>(offset, bytes.size());
+  fuse_reply_buf(request, bytes.data() + first, std::min(size, bytes.size() - first));
 }
 
 // --- attributes ---

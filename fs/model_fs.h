@@ -7,7 +7,9 @@
 
 #include "fetch/client.h"
 #include "fs/fuse_api.h"
+#include "fs/hot_files.h"
 #include "fs/parking.h"
+#include "fs/passthrough.h"
 #include "fs/view.h"
 #include "fs/worker.h"
 
@@ -24,6 +26,10 @@ struct ModelFsOptions {
   double attr_ttl_s = -1;
   // Metadata never waits longer, hard mount or not.
   Millis timeo{60'000};
+  // Where materialized files are; null: every file is read through us.  Outlives the file system.
+  Materializer* materializer = nullptr;
+  // Told of every read, when `hot=auto`.  Outlives the file system.
+  HotFiles* hot_files = nullptr;
 };
 
 // Thread-safe: operations run on libfuse's threads, answers come from those of the client.
@@ -47,6 +53,9 @@ class ModelFs final : public Filesystem {
   void open(fuse_req_t request, uint64_t node, fuse_file_info* info);
   void release(fuse_req_t request, uint64_t node);
   void read(fuse_req_t request, uint64_t node, size_t size, uint64_t offset, bool is_direct);
+  void read_link(fuse_req_t request, uint64_t node);
+  void open_made(fuse_req_t request, uint64_t node, fuse_file_info* info);
+  void read_made(fuse_req_t request, uint64_t node, size_t size, uint64_t offset);
   void read_directory(fuse_req_t request, uint64_t node, size_t size, uint64_t offset,
                       bool is_plus);
   void get_xattr(fuse_req_t request, uint64_t node, const char* name, size_t size);
@@ -57,6 +66,7 @@ class ModelFs final : public Filesystem {
   Deadline metadata_deadline() const { return Deadline::after(options_.timeo); }
   struct stat attributes(const NodeFacts& facts) const;
   double ttl(bool is_moving) const;
+  double attribute_ttl(const NodeFacts& facts) const;
   size_t append_entry(fuse_req_t request, char* buffer, size_t room, const ListedName& name,
                       bool is_plus, bool is_moving) const;
 
@@ -65,7 +75,9 @@ class ModelFs final : public Filesystem {
   View& view_;
   const ModelFsOptions options_;
 
-  ParkingLot lot_;  // synchronises itself
+  // These synchronise themselves.
+  ParkingLot lot_;
+  Passthrough passthrough_;
 };
 
 }  // namespace cake

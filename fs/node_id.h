@@ -4,7 +4,10 @@
 //   names  the row of a view above repos ("ORG", "datasets"): its listing moves
 //   tree   the row of a view << 24 | ordinal in its snapshot's sorted tree
 //   file   the row of a content: equal content at two paths is one inode, one copy in the page
-//   cache
+//          cache
+//   link   as tree, for a file that is shown as a symbolic link
+//   text   the row of a view: a small file that is made from what the row says, always alike
+//   live   the same, made anew for every reader
 // Rows are never reused, and a view's commit never changes, so neither does what a number means.
 #pragma once
 
@@ -17,7 +20,15 @@ namespace cake {
 constexpr uint64_t kRootNode = 1;
 
 // On the wire to the kernel and in memory of mounts that outlive us: values are fixed.
-enum class NodeKind : uint8_t { root = 0, names = 1, tree = 2, file = 3 };
+enum class NodeKind : uint8_t {
+  root = 0,
+  names = 1,
+  tree = 2,
+  file = 3,
+  link = 4,
+  text = 5,
+  live = 6,
+};
 
 constexpr unsigned kOrdinalBits = 24;
 constexpr uint64_t kMaxOrdinal = (uint64_t{1} << kOrdinalBits) - 1;
@@ -37,9 +48,13 @@ inline uint64_t names_node(RowId view) {
 inline uint64_t tree_node(RowId view, uint64_t ordinal) {
   return make_node(NodeKind::tree, view << kOrdinalBits | ordinal);
 }
+inline uint64_t link_node(RowId view, uint64_t ordinal) {
+  return make_node(NodeKind::link, view << kOrdinalBits | ordinal);
+}
 inline uint64_t file_node(RowId content) {
   return make_node(NodeKind::file, content);
 }
+// Of a tree or link.
 inline RowId view_of_tree(uint64_t node) {
   return node_payload(node) >> kOrdinalBits;
 }

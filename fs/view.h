@@ -21,6 +21,7 @@ struct NodeFacts {
   uint64_t bytes = 0;
   int64_t mtime = 0;       // Unix seconds
   bool is_moving = false;  // the name may lead elsewhere later: finite timeout
+  bool is_link = false;
 };
 
 struct ListedName {
@@ -30,6 +31,7 @@ struct ListedName {
   uint64_t node = 0;  // 0: known when it is looked up
   uint64_t bytes = 0;
   int64_t mtime = 0;
+  bool is_link = false;
 };
 
 // Sorted by cookie; cookies are above kFirstCookie.  Immutable.
@@ -40,6 +42,14 @@ struct Listing {
 using ListingPtr = std::shared_ptr<const Listing>;
 // "." and ".." have the cookies below.
 constexpr uint64_t kFirstCookie = 16;
+
+// The listing of names that come and go: cookies are hashes of the names (as ext4's directories
+// have them), so each stays what it is whatever appears around it.
+ListingPtr moving_listing(std::vector<ListedName> names);
+ListingPtr moving_listing(const std::vector<std::string>& directories);
+
+// What a made file says.
+using TextPtr = std::shared_ptr<const std::string>;
 
 // Thread-safe.  Answers that need the network come through `done` on another thread; the rest on
 // the caller's, from memory or the index.
@@ -56,6 +66,9 @@ class View {
   // Name and value of a directory's attributes.
   virtual Result<std::vector<std::pair<std::string, std::string>>> directory_xattrs(
       uint64_t node) = 0;
+  // Of links and of made files.  `is_new`: a reader starts; else what the last one was given.
+  virtual Result<std::string> read_link(uint64_t node) = 0;
+  virtual Result<TextPtr> read_text(uint64_t node, bool is_new) = 0;
   // Whether an absent name in this directory may come to be (then it is remembered for neg_ttl).
   virtual bool is_moving(uint64_t directory) const = 0;
 };

@@ -24,6 +24,8 @@ Result<Xattrs> file_xattrs(Client& client, RowId content) {
 
 Result<Xattrs> xattrs_of(Client& client, View& view, uint64_t node) {
   if (node_kind(node) == NodeKind::file) return file_xattrs(client, node_payload(node));
+  const NodeKind kind = node_kind(node);
+  if (kind == NodeKind::link || kind == NodeKind::text || kind == NodeKind::live) return Xattrs{};
   return view.directory_xattrs(node);
 }
 

@@ -611,9 +611,13 @@ ChunkStore::~ChunkStore() {
 }
 
 Result<ChunkPtr> ChunkStore::read(const Location& location) {
-  auto plain = read_chunk(location, impl_->buffers, [&](MutableByteSpan out) {
-    return impl_->reader.read(location.pack, location.offset, out);
-  });
+  const auto read = [&]() -> Result<ChunkPtr> {
+    CAKE_TRY(check_location(location));
+    auto payload = CAKE_TRY(
+        impl_->reader.read(location.pack, location.offset, location.encoded_bytes, impl_->buffers));
+    return decode_chunk(location, impl_->buffers, std::move(payload));
+  };
+  Result<ChunkPtr> plain = read();
   if (!plain && plain.error().code == Errc::corrupt) impl_->read_corrupt.add();
   return plain;
 }
@@ -690,6 +694,14 @@ Status ChunkStore::record_recipe(const std::string& content_name, const RecipeRo
   Buffer payload = encode_recipe_record(recipe, file_bytes);
   if (payload.size() > kMaxPayloadBytes) return Error{Errc::invalid, "recipe is too large"};
   impl_->record(EntryKind::recipe, *content, std::move(payload));
+  return {};
+}
+
+Status ChunkStore::record_segment(const std::string& content_name,
+                                  const std::vector<SegmentItem>& items) {
+  const std::optional<Digest> content = Digest::from_hex(content_name);
+  if (!content) return Error{Errc::invalid, "not a content's name: " + content_name};
+  impl_->record(EntryKind::recipe_segment, *content, encode_segment_record(items));
   return {};
 }
 

@@ -29,6 +29,8 @@ struct PutRequest {
   std::function<void(const Digest& digest, Result<Location> location)> done;
 };
 
+struct SegmentItem;  // store/pack_record.h
+
 // Thread-safe.
 //
 // Life of a put: pool thread hashes, looks for the digest (index, or this group), encodes, appends
@@ -68,6 +70,8 @@ class ChunkStore {
   Status record_ref(const std::string& source, const RepoName& repo, const RefRow& ref);
   Status record_recipe(const std::string& content_name, const RecipeRow& recipe,
                        uint64_t file_bytes);
+  // What extents of a content are, for those whose chunks have no entry that says so.
+  Status record_segment(const std::string& content_name, const std::vector<SegmentItem>& items);
 
  private:
   struct Impl;

@@ -1,5 +1,7 @@
 #include "store/pack.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <random>
 #include <utility>
@@ -241,35 +243,75 @@ Result<std::vector<uint64_t>> PackWriter::append(std::span<const NewEntry> entri
 
 // --- PackReader ---
 
-Result<std::shared_ptr<const File>> PackReader::get_file(uint32_t pack) {
+Result<PackReader::FilesPtr> PackReader::get_files(uint32_t pack) {
   {
     MutexLock lock(mutex_);
     const auto found = open_.find(pack);
     if (found != open_.end()) {
       ages_.splice(ages_.begin(), ages_, found->second.age);
-      return found->second.file;
+      return found->second.files;
     }
   }
   const std::optional<Index::PackRow> row = CAKE_TRY(index_.find_pack(pack));
   if (!row) return Error{Errc::not_found, cat("pack ", pack, " is gone")};
-  auto file = std::make_shared<const File>(
-      CAKE_TRY(File::open(directory_ + "/" + row->name, File::Mode::read)));
-  std::shared_ptr<const File> dropped;  // closed without the lock
+  auto opened = std::make_shared<Files>();
+  const std::string path = directory_ + "/" + row->name;
+  opened->cached = CAKE_TRY(File::open(path, File::Mode::read));
+  // Some file systems refuse it; then the page cache is used, and given back after each read.
+  if (Result<File> direct = File::open(path, File::Mode::read, O_DIRECT))
+    opened->direct = std::move(direct).value();
+  close_removed();
+  FilesPtr dropped;  // closed without the lock
   MutexLock lock(mutex_);
-  if (open_.contains(pack)) return open_[pack].file;
+  if (open_.contains(pack)) return open_[pack].files;
   ages_.push_front(pack);
-  open_[pack] = {file, ages_.begin()};
+  open_[pack] = {opened, ages_.begin()};
   if (open_.size() > kMaxOpenPacks) {
-    dropped = open_[ages_.back()].file;
+    dropped = open_[ages_.back()].files;
     open_.erase(ages_.back());
     ages_.pop_back();
   }
-  return file;
+  return FilesPtr(opened);
+}
+
+void PackReader::close_removed() {
+  std::vector<std::pair<uint32_t, FilesPtr>> known;
+  {
+    MutexLock lock(mutex_);
+    for (const auto& [pack, open] : open_) known.emplace_back(pack, open.files);
+  }
+  std::erase_if(known, [](const auto& one) { return path_exists(one.second->cached.path()); });
+  MutexLock lock(mutex_);
+  for (const auto& [pack, files] : known) {
+    const auto found = open_.find(pack);
+    if (found == open_.end() || found->second.files != files) continue;
+    ages_.erase(found->second.age);
+    open_.erase(found);
+  }
 }
 
 Status PackReader::read(uint32_t pack, uint64_t offset, MutableByteSpan out) {
-  const std::shared_ptr<const File> file = CAKE_TRY(get_file(pack));
-  return file->read_exactly_at(offset, out);
+  const FilesPtr files = CAKE_TRY(get_files(pack));
+  return files->cached.read_exactly_at(offset, out);
+}
+
+Result<std::shared_ptr<ChunkBuffer>> PackReader::read(uint32_t pack, uint64_t offset, size_t bytes,
+                                                      BufferPool& buffers) {
+  const FilesPtr files = CAKE_TRY(get_files(pack));
+  // Small entries share blocks with their neighbours, which are read next: worth caching.
+  if (bytes < kBigPayloadBytes || !files->direct.is_open()) {
+    auto buffer = buffers.allocate(bytes);
+    CAKE_TRY(files->cached.read_exactly_at(offset, buffer->bytes()));
+    if (bytes >= kBigPayloadBytes) files->cached.drop_cache({offset, bytes});
+    return buffer;
+  }
+  auto buffer = buffers.allocate_direct(offset, bytes);
+  const uint64_t lead = offset % kDirectAlignment;
+  const size_t got = CAKE_TRY(files->direct.read_direct_at(offset - lead, buffer->direct_bytes()));
+  if (got < lead + bytes)
+    return Error{Errc::corrupt, cat(files->direct.path(), " ends at ", offset - lead + got,
+                                    ", wanted ", bytes, " bytes from ", offset)};
+  return buffer;
 }
 
 }  // namespace cake

@@ -18,6 +18,7 @@
 
 #include "store/base/digest.h"
 #include "store/base/file.h"
+#include "store/base/memory.h"
 #include "store/base/mutex.h"
 #include "store/base/result.h"
 #include "store/codec/codec.h"
@@ -129,6 +130,9 @@ class PackWriter {
 };
 
 // Reads payloads of any pack.  Keeps the files it read last open.  Thread-safe.
+//
+// Large payloads are read past the page cache (O_DIRECT): who reads through a mount has the bytes
+// in the mount's page cache already, and a second copy would cost memory and half of the speed.
 class PackReader {
  public:
   static constexpr size_t kMaxOpenPacks = 128;
@@ -136,13 +140,23 @@ class PackReader {
       : directory_(std::move(directory)), index_(index) {}
   // Errors: not_found (the pack is gone), corrupt (it ends too early), io.
   Status read(uint32_t pack, uint64_t offset, MutableByteSpan out) EXCLUDES(mutex_);
+  // The same into a buffer of its own.
+  Result<std::shared_ptr<ChunkBuffer>> read(uint32_t pack, uint64_t offset, size_t bytes,
+                                            BufferPool& buffers) EXCLUDES(mutex_);
 
  private:
+  struct Files {
+    File cached;
+    File direct;  // not open where the file system cannot do it
+  };
+  using FilesPtr = std::shared_ptr<const Files>;
   struct Open {
-    std::shared_ptr<const File> file;
+    FilesPtr files;
     std::list<uint32_t>::iterator age;
   };
-  Result<std::shared_ptr<const File>> get_file(uint32_t pack) EXCLUDES(mutex_);
+  Result<FilesPtr> get_files(uint32_t pack) EXCLUDES(mutex_);
+  // A file that was removed keeps its disk for as long as somebody has it open.
+  void close_removed() EXCLUDES(mutex_);
 
   // Constant after construction.
   const std::string directory_;

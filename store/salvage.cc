@@ -154,29 +154,45 @@ class Salvage {
 
 }  // namespace
 
-Result<ChunkPtr> read_chunk(const Location& location, BufferPool& buffers,
-                            const std::function<Status(MutableByteSpan)>& read) {
-  const auto corrupt = [&](std::string_view what) {
-    return Error{Errc::corrupt,
-                 cat("chunk at ", location.offset, " of pack ", location.pack, ": ", what)};
-  };
-  // From disk, so bounded before anything is allocated.
+namespace {
+
+Error bad_chunk(const Location& location, std::string_view what) {
+  return Error{Errc::corrupt,
+               cat("chunk at ", location.offset, " of pack ", location.pack, ": ", what)};
+}
+
+}  // namespace
+
+Status check_location(const Location& location) {
   if (location.plain_bytes > kChunkBytes || location.encoded_bytes > 2 * kChunkBytes)
-    return corrupt("impossible length");
-  auto plain = buffers.allocate(location.plain_bytes);
+    return bad_chunk(location, "impossible length");
+  if (location.codec == CodecId::raw && location.encoded_bytes != location.plain_bytes)
+    return bad_chunk(location, "raw, of another length");
+  return {};
+}
+
+Result<ChunkPtr> decode_chunk(const Location& location, BufferPool& buffers,
+                              std::shared_ptr<ChunkBuffer> payload) {
+  std::shared_ptr<ChunkBuffer> plain;
   if (location.codec == CodecId::raw) {
-    if (location.encoded_bytes != location.plain_bytes) return corrupt("raw, of another length");
-    CAKE_TRY(read(plain->bytes()));
+    plain = std::move(payload);
   } else {
     const Codec* const codec = CAKE_TRY(find_codec(location.codec));
-    const auto encoded = buffers.allocate(location.encoded_bytes);
-    CAKE_TRY(read(encoded->bytes()));
-    CAKE_TRY(codec->decode(encoded->bytes(), plain->bytes()));
+    plain = buffers.allocate(location.plain_bytes);
+    CAKE_TRY(codec->decode(std::as_const(*payload).bytes(), plain->bytes()));
   }
   // Disks lie: unchecked, a flipped bit becomes a silently wrong weight.  A fast checksum is enough
   // here: the digest was checked on the way in, and reads are hot.
-  if (xxh3(plain->bytes()) != location.checksum) return corrupt("checksum differs");
+  if (xxh3(plain->bytes()) != location.checksum) return bad_chunk(location, "checksum differs");
   return ChunkPtr(std::move(plain));
+}
+
+Result<ChunkPtr> read_chunk(const Location& location, BufferPool& buffers,
+                            const std::function<Status(MutableByteSpan)>& read) {
+  CAKE_TRY(check_location(location));
+  auto payload = buffers.allocate(location.encoded_bytes);
+  CAKE_TRY(read(payload->bytes()));
+  return decode_chunk(location, buffers, std::move(payload));
 }
 
 Status salvage(Index& index, BufferPool& buffers, std::span<LockedPack> packs) {

@@ -65,6 +65,7 @@ class Store {
   MemoryBudget& budget() { return budget_; }
   BufferPool& buffers() { return buffers_; }
   ThreadPool& pool() { return *pool_; }
+  CodecChoice codec() const { return options_.codec; }
   Index& index() { return *index_; }
   ChunkStore& chunks() { return *chunks_; }
   Claims& claims() { return *claims_; }

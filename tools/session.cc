@@ -5,6 +5,7 @@
 #include "fetch/credentials.h"
 #include "fetch/hub.h"
 #include "store/base/version.h"
+#include "store/materialize.h"
 
 namespace cake {
 namespace {
@@ -57,7 +58,9 @@ ClientOptions client_options(const Config& config) {
 }
 
 Result<std::unique_ptr<Store>> open_store(const Config& config, Metrics& metrics) {
-  return Store::open(store_options(config), metrics);
+  std::unique_ptr<Store> store = CAKE_TRY(Store::open(store_options(config), metrics));
+  CAKE_TRY(recover_materialized(*store));
+  return store;
 }
 
 Result<std::unique_ptr<Session>> Session::open(const Config& config) {

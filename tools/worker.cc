@@ -4,15 +4,18 @@
 
 #include <algorithm>
 #include <iostream>
+#include <optional>
 #include <span>
 
-#include "fs/flat_view.h"
+#include "fs/hot_files.h"
 #include "fs/keeper.h"
 #include "fs/model_fs.h"
+#include "fs/mount_view.h"
 #include "fs/worker.h"
 #include "store/base/bytes.h"
 #include "store/base/file.h"
 #include "store/base/log.h"
+#include "store/materialize.h"
 #include "tools/session.h"
 
 namespace cake {
@@ -36,10 +39,18 @@ ModelFsOptions file_system_options(const Config& config) {
   return options;
 }
 
+HotOptions hot_options(const Config& config) {
+  HotOptions options;
+  const Result<DiskSpace> disk = disk_space(config.store_directory());
+  if (disk) options.min_free_bytes = config.percent_size("min_free").bytes_of(disk->total_bytes);
+  return options;
+}
+
 // A mount of a repo that does not exist fails now; a known one needs no network.
-Result<FlatViewOptions> view_options(Session& session, const Config& config,
-                                     const std::string& source) {
-  FlatViewOptions options;
+Result<MountViewOptions> view_options(Session& session, const Config& config,
+                                      const std::string& source) {
+  MountViewOptions options;
+  options.is_hf_layout = config.text("layout") == "hf";
   options.revision = config.text("rev");
   if (is_whole_hub(source)) return options;
   const Reference reference = CAKE_TRY(parse_reference(source));
@@ -63,7 +74,7 @@ int serve(const Config& config, const std::string& source) {
   if (!channel) return failed(channel.error());
   const Result<std::unique_ptr<Session>> session = Session::open(config);
   if (!session) return failed(session.error());
-  const Result<FlatViewOptions> shown = view_options(**session, config, source);
+  const Result<MountViewOptions> shown = view_options(**session, config, source);
   if (!shown) return failed(shown.error());
   if (const std::string pid_file = config.text("pid_file"); !pid_file.empty()) {
     const std::string pid = cat((*channel)->state().keeper_pid.load(), "\n");
@@ -71,8 +82,17 @@ int serve(const Config& config, const std::string& source) {
       return failed(written.error());
   }
 
-  FlatView view((*session)->client(), *shown);
-  ModelFs file_system((*session)->client(), view, file_system_options(config));
+  const Result<std::unique_ptr<Materializer>> materializer =
+      Materializer::open((*session)->store());
+  if (!materializer) return failed(materializer.error());
+  std::optional<HotFiles> hot_files;
+  if (config.text("hot") == "auto") hot_files.emplace(**materializer, hot_options(config));
+
+  MountView view((*session)->client(), *shown);
+  ModelFsOptions served = file_system_options(config);
+  if (config.text("passthrough") != "off") served.materializer = materializer->get();
+  if (hot_files) served.hot_files = &*hot_files;
+  ModelFs file_system((*session)->client(), view, served);
   WorkerOptions options;
   options.max_background = static_cast<unsigned>(*config.count("max_background"));
   return run_worker(file_system, **channel, options);

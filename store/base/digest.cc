@@ -16,7 +16,9 @@ std::optional<Digest> Digest::from_hex(std::string_view text) {
   return digest;
 }
 
-Digest blake3(ByteSpan bytes) {
+namespace {
+
+Digest hash_blake3(ByteSpan bytes) {
   blake3_hasher hasher;
   blake3_hasher_init(&hasher);
   blake3_hasher_update(&hasher, bytes.data(), bytes.size());
@@ -24,6 +26,15 @@ Digest blake3(ByteSpan bytes) {
   blake3_hasher_finalize(&hasher, reinterpret_cast<uint8_t*>(digest.bytes.data()),
                          digest.bytes.size());
   return digest;
+}
+
+}  // namespace
+
+Digest blake3(ByteSpan bytes) {
+  // The library remembers the CPU's features in a plain global on first use: one thread does that
+  // before any other hashes.
+  static const Digest first_use = hash_blake3({});
+  return bytes.empty() ? first_use : hash_blake3(bytes);
 }
 
 uint64_t xxh3(ByteSpan bytes) {

@@ -42,6 +42,8 @@ class File {
 
   // Bytes read: short only at end of file.
   Result<size_t> read_at(uint64_t offset, MutableByteSpan out) const;
+  // For O_DIRECT: `out` is aligned, and filled but for what lies behind the file's end.
+  Result<size_t> read_direct_at(uint64_t offset, MutableByteSpan out) const;
   // corrupt when the file ends before `out` is full.
   Status read_exactly_at(uint64_t offset, MutableByteSpan out) const;
   Status write_at(uint64_t offset, ByteSpan bytes) const;

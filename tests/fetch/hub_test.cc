@@ -202,7 +202,7 @@ TEST_F(HubTest, EndlessRedirectsEnd) {
     return response(307, "Location: " + request.target + "x\r\n", "");
   });
   EXPECT_EQ(resolve("main").error().code, Errc::upstream);
-  EXPECT_LE(hub_server_->requests().size(), 9U);
+  EXPECT_EQ(hub_server_->requests().size(), 27U);  // asked three times, as nonsense is
 }
 
 TEST_F(HubTest, ListsPagesAndTreatsMaskedHashesAsAbsent) {

@@ -368,4 +368,5 @@ if __name__ == "__main__":
     main([set_up, test_names_and_sizes, test_cold_hashes, test_warm_hashes_after_remount,
           test_offline_hashes, test_mmap_from_16_threads, test_parallel_preads_of_16_mib,
           test_direct_at_odd_offsets, test_stable_directory, test_mutations_are_refused,
-          test_names_that_cannot_be, test_attributes, test_copies_of_uncached_files], 220)
+          test_names_that_cannot_be, test_attributes, test_copies_of_uncached_files],
+         1800 if LONG else 220)

@@ -201,8 +201,14 @@ def _clean():
         where.abandon()
     for hub in _hubs:
         hub.stop()
+    with open("/proc/self/mountinfo") as file:
+        mounted = [line.split()[4] for line in file]
     for folder in _folders:
-        shutil.rmtree(folder, ignore_errors=True)
+        # Removing goes through mounts; what a case bound in there is not ours to remove.
+        if any(point.startswith(folder + "/") for point in mounted):
+            note(f"left behind, something is mounted there: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 atexit.register(_clean)

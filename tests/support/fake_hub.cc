@@ -369,7 +369,7 @@ FakeHub::FakeHub(FakeHubOptions options) : site_(std::make_unique<Site>(std::mov
   site.protocol = std::make_unique<HubServer>(*site.memory, std::move(protocol));
   site.port = site.options.port;
   site.cdn_port = site.options.cdn_port;
-  start_servers();
+  if (!site.options.starts_silent) start_servers();
 }
 
 FakeHub::~FakeHub() {
@@ -429,19 +429,27 @@ MemoryHub& FakeHub::content() {
   return *site_->memory;
 }
 
+RepoName parse_repo(const std::string& name) {
+  for (const RepoType type : {RepoType::dataset, RepoType::space}) {
+    const std::string prefix = cat(repo_type_plural(type), "/");
+    if (name.starts_with(prefix)) return {type, name.substr(prefix.size())};
+  }
+  return {RepoType::model, name};
+}
+
 void FakeHub::add(const std::string& repo, const std::string& path, Buffer bytes,
                   const std::string& revision) {
-  content().add_bytes({RepoType::model, repo}, revision, path, std::move(bytes));
+  content().add_bytes(parse_repo(repo), revision, path, std::move(bytes));
 }
 void FakeHub::add_pattern(const std::string& repo, const std::string& path, uint64_t bytes,
                           uint64_t seed, const std::string& revision) {
-  content().add_pattern({RepoType::model, repo}, revision, path, bytes, seed);
+  content().add_pattern(parse_repo(repo), revision, path, bytes, seed);
 }
 
 std::string FakeHub::commit(const std::string& repo, const std::string& revision) {
   std::string out;
   // Repos in memory answer before the call returns.
-  content().get_revision({RepoType::model, repo}, revision, [&out](Result<HubRevisionPtr> found) {
+  content().get_revision(parse_repo(repo), revision, [&out](Result<HubRevisionPtr> found) {
     if (found) out = (*found)->commit;
   });
   return out;

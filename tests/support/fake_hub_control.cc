@@ -72,7 +72,7 @@ void set_content(FakeHub& hub, Query& query, nlohmann::json& out) {
   else if (const auto bytes = query.number("bytes"))
     hub.add_pattern(*repo, *file, *bytes, query.number("seed").value_or(0), revision);
   else
-    hub.content().remove({RepoType::model, *repo}, revision, *file);
+    hub.content().remove(parse_repo(*repo), revision, *file);
   out["commit"] = hub.commit(*repo, revision);
 }
 

@@ -75,10 +75,9 @@ TEST(Mounts, UnknownOptionIsAnErrorUnlessSloppy) {
 
 // Ignored, it would show what the user wanted hidden.
 TEST(Mounts, SettingsWithoutEffectAreRefused) {
-  for (const char* option :
-       {"subdir=x", "include=*.json", "exclude=*", "layout=hf", "hot=auto"})
+  for (const char* option : {"subdir=x", "include=*.json", "exclude=*"})
     EXPECT_FALSE(prepared("hf:", {option})) << option;
-  EXPECT_TRUE(prepared("hf:", {"layout=flat", "hot=off"}));
+  EXPECT_TRUE(prepared("hf:", {"layout=hf", "hot=off"}));
 }
 
 TEST(Mounts, SecretsAreNoOptions) {
