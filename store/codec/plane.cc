@@ -90,7 +90,7 @@ double rans_bits(std::span<const uint32_t, 256> counts) {
   unsigned rare = 0;
   for (size_t i = 0; i < sorted.size() && sorted[i] > 0; i++) {
     const double share = sorted[i] / total;
-    if (i < kSlotted && share * kRansSlots >= 0.25) {
+    if (i < kSlotted && share >= kRansWorthASlot) {
       bits -= share * std::log2(std::max(share, 1.0 / kRansSlots));
     } else {
       escaped += share;

@@ -14,9 +14,6 @@ constexpr size_t kMaxPlane = kMiB;
 constexpr size_t kMaxSegments = kMaxPlane / kRansSegment;
 // Of a table without its escapes' indices.
 constexpr size_t kMaxTableBytes = 1 + 2 * kRansEntries + kRansEntries + 4 + 256;
-// A value seldom enough that an escape costs less than a slot.
-constexpr double kWorthASlot = 0.25 / kRansSlots;
-
 Error corrupt(std::string_view reason) {
   return Error{Errc::corrupt, cat("rans: ", reason)};
 }
@@ -67,7 +64,7 @@ Alphabet choose_alphabet(const uint32_t* counts) {
   Alphabet alphabet;
   for (unsigned i = 0; i < seen; i++) {
     const double share = static_cast<double>(counts[order[i]]) / static_cast<double>(total);
-    if (share < kWorthASlot && alphabet.size > 0) continue;
+    if (share < kRansWorthASlot && alphabet.size > 0) continue;
     alphabet.values[alphabet.size] = order[i];
     alphabet.shares[alphabet.size++] = share;
   }
