@@ -5,9 +5,7 @@
 #include <set>
 #include <utility>
 
-#include "store/base/log.h"
 #include "store/index_upkeep.h"
-#include "store/materialize_plan.h"
 #include "store/pack.h"
 #include "store/salvage.h"
 
@@ -67,13 +65,12 @@ class Check {
 
   Status check_packs() {
     std::set<std::string> known;
+    whole_packs_ = CAKE_TRY(store_.upkeep().whole_packs());
     for (const Index::PackRow& row : CAKE_TRY(store_.index().list_packs())) {
       known.insert(row.name);
       report_.packs++;
-      if (row.name.ends_with(kRawSuffix)) {
-        CAKE_TRY(check_raw_file(row));
-        continue;
-      }
+      // Has no header; its chunks are looked at one by one.
+      if (is_whole(row.id)) continue;
       const Result<OpenPack> pack = open_pack(row);
       if (pack) continue;
       const Errc code = pack.error().code;
@@ -101,47 +98,6 @@ class Check {
     return {};
   }
 
-  // A materialized file: no headers, all of its blocks there.
-  Status check_raw_file(const Index::PackRow& row) {
-    raw_packs_.emplace(row.id, row.name);
-    const std::string path = packs_directory() + "/" + row.name;
-    const auto file = File::open(path, File::Mode::read);
-    if (!file && file.error().code != Errc::not_found) return file.error();
-    std::string problem;
-    if (!file)
-      problem = file.error().message;
-    else if (CAKE_TRY(file->size()) != row.committed_bytes)
-      problem = cat(path, " is not ", row.committed_bytes, " bytes long");
-    else if (CAKE_TRY(file->disk_bytes()) < row.committed_bytes)
-      problem = path + " has holes";
-    if (problem.empty()) return {};
-    note(file ? Kind::pack_damaged : Kind::pack_missing, problem, options_.repairs);
-    damaged_raw_.insert(row.name);
-    return {};
-  }
-
-  // What is wrong with a chunk of a materialized file, if anything is.
-  Result<std::optional<std::string>> look_at_raw(const ChunkRow& row) {
-    const Result<ChunkPtr> plain = store_.chunks().read(row.location);
-    if (!plain) return std::optional<std::string>(plain.error().message);
-    if (options_.reads_chunks && blake3((*plain)->bytes()) != row.digest)
-      return std::optional<std::string>("digest differs");
-    return std::optional<std::string>();
-  }
-
-  // What is good of a damaged file goes back into packs; then it is no longer passed through.
-  Status repair_raw_files() {
-    if (damaged_raw_.empty()) return {};
-    const auto materializer = CAKE_TRY(Materializer::open(store_));
-    for (const Materializer::Entry& entry : CAKE_TRY(materializer->list())) {
-      const auto content = CAKE_TRY(store_.index().find_content(entry.content));
-      if (!content || !damaged_raw_.contains(raw_file_name(*content))) continue;
-      if (!CAKE_TRY(materializer->unmaterialize(entry.content)))
-        log_warn(cat(content->path, " is damaged, and open: check again when it is closed"));
-    }
-    return {};
-  }
-
   Result<OpenPack> open_pack(const Index::PackRow& row) const {
     OpenPack pack;
     pack.file = CAKE_TRY(File::open(packs_directory() + "/" + row.name, File::Mode::read));
@@ -161,25 +117,23 @@ class Check {
 
   Status check_chunks() {
     std::vector<Place> places;
+    uint64_t total_bytes = 0;
     std::map<Place, std::string> bad;
-    uint64_t total_bytes = 0, raw_chunks = 0;
-    const auto take = [&](const ChunkRow& row) -> Status {
-      if (const auto raw = raw_packs_.find(row.location.pack); raw != raw_packs_.end()) {
-        raw_chunks++;
+    CAKE_TRY(store_.upkeep().each_chunk([&](const ChunkRow& row) -> Status {
+      if (is_whole(row.location.pack)) {
+        const std::optional<std::string> problem = look_at_whole(row);
+        if (problem)
+          bad.emplace(Place{row.location.pack, row.location.encoded_bytes, row.location.offset},
+                      *problem);
+        whole_chunks_++;
         total_bytes += row.location.encoded_bytes;
-        const std::optional<std::string> problem = CAKE_TRY(look_at_raw(row));
-        if (!problem) return go_on();
-        bad.emplace(Place{row.location.pack, row.location.encoded_bytes, row.location.offset},
-                    *problem);
-        damaged_raw_.insert(raw->second);
         return go_on();
       }
       places.push_back({row.location.pack, row.location.encoded_bytes, row.location.offset});
       total_bytes += row.location.encoded_bytes;
       return go_on();
-    };
-    CAKE_TRY(store_.upkeep().each_chunk(take));
-    report_.chunks = places.size() + raw_chunks;
+    }));
+    report_.chunks = places.size() + whole_chunks_;
     report_.bytes = total_bytes;
     // As they lie on the disk.
     std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) {
@@ -194,9 +148,7 @@ class Check {
       if (options_.progress) options_.progress(done_bytes, total_bytes);
     }
     if (!bad.empty()) CAKE_TRY(report_chunks(bad));
-    if (!options_.repairs) return {};
-    CAKE_TRY(repair_raw_files());
-    return repair_packs();
+    return options_.repairs ? repair_packs() : Status();
   }
 
   // Once no row leads into what is not there.
@@ -245,6 +197,19 @@ class Check {
     if (blake3((*plain)->bytes()) != header->digest)
       return std::optional<std::string>("digest differs");
     return std::optional<std::string>();
+  }
+
+  bool is_whole(uint32_t pack) const {
+    return std::binary_search(whole_packs_.begin(), whole_packs_.end(), pack);
+  }
+
+  // A chunk of a file kept whole has no entry before it: only its bytes tell.
+  std::optional<std::string> look_at_whole(const ChunkRow& row) const {
+    if (!options_.reads_chunks) return std::nullopt;
+    const Result<ChunkPtr> plain = store_.chunks().read(row.location);
+    if (!plain) return plain.error().message;
+    if (blake3((*plain)->bytes()) != row.digest) return "digest differs";
+    return std::nullopt;
   }
 
   Result<OpenPack> open_short(Index::PackRow row) const {
@@ -316,11 +281,11 @@ class Check {
   Store& store_;
   const CheckOptions& options_;
   CheckReport report_;
-  std::map<uint32_t, uint64_t> short_packs_;   // and how long they are
-  std::vector<Index::PackRow> lost_packs_;     // gone, or without a header
-  std::map<uint32_t, std::string> raw_packs_;  // materialized files, and their names
-  std::set<std::string> damaged_raw_;
-  std::unique_ptr<OpenPack> pack_;  // the one looked at last
+  std::vector<uint32_t> whole_packs_;  // sorted
+  uint64_t whole_chunks_ = 0;
+  std::map<uint32_t, uint64_t> short_packs_;  // and how long they are
+  std::vector<Index::PackRow> lost_packs_;    // gone, or without a header
+  std::unique_ptr<OpenPack> pack_;            // the one looked at last
   uint32_t pack_id_ = 0;
 };
 

@@ -37,7 +37,9 @@ struct SegmentItem;  // store/pack_record.h
 //
 // Life of a put: pool thread hashes, looks for the digest (index, or this group), encodes, appends
 // to this process's pack, calls `done`.  The committer makes bytes durable (fdatasync), then
-// commits the rows: every kGroupBytes or kGroupDelay, and on flush.
+// commits the rows: every kGroupBytes or kGroupDelay, and on flush.  When encoders fall behind,
+// chunks are stored as they are, and encoded one by one when nothing is put; their old bytes are
+// then punched.
 class ChunkStore {
  public:
   static constexpr uint64_t kGroupBytes = 64 * kMiB;

@@ -1,12 +1,10 @@
 #include "store/evict.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
 #include "store/base/log.h"
 #include "store/evict_policy.h"
-#include "store/materialize_plan.h"
 
 namespace cake {
 
@@ -80,9 +78,32 @@ Result<uint64_t> Evictor::reserve(const File& pack, uint64_t end, uint64_t bytes
   return end + take;
 }
 
-void Evictor::set_last_resort(LastResort last_resort) {
+Result<bool> Evictor::reserve_free(const File& file, uint64_t bytes) {
+  if (!space_.is_limited()) return true;
+  const File lock = CAKE_TRY(space_.lock(Deadline::after(kLockPatience)));
+  if (CAKE_TRY(space_.room()) < static_cast<int64_t>(bytes)) return false;
+  CAKE_TRY(file.preallocate({0, bytes}));
+  return true;
+}
+
+void Evictor::set_whole_files(std::shared_ptr<WholeFiles> files) {
   MutexLock lock(mutex_);
-  last_resort_ = std::move(last_resort);
+  whole_files_ = std::move(files);
+}
+
+std::shared_ptr<WholeFiles> Evictor::whole_files() {
+  MutexLock lock(mutex_);
+  return whole_files_;
+}
+
+Result<std::vector<WholeFiles::Entry>> Evictor::evictable_files(const Reclaimer::Kept& kept) {
+  const std::shared_ptr<WholeFiles> files = whole_files();
+  if (files == nullptr) return std::vector<WholeFiles::Entry>();
+  std::vector<WholeFiles::Entry> entries = CAKE_TRY(files->list());
+  std::erase_if(entries, [&](const WholeFiles::Entry& entry) {
+    return std::binary_search(kept.contents.begin(), kept.contents.end(), entry.content);
+  });
+  return entries;
 }
 
 Result<Reclaimer::Gone> Evictor::evict(uint64_t bytes) {
@@ -121,30 +142,24 @@ Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
   CAKE_TRY(write_accesses());
   Reclaimer::Gone sum;
   const Reclaimer::Kept kept = CAKE_TRY(reclaimer_.kept());
-  // Chunks of materialized files stay with their file.
-  const std::set<uint32_t> raw = CAKE_TRY(raw_packs(index_));
   EvictionPlan plan(unix_now(), CAKE_TRY(learn_share()));
+  const std::vector<uint32_t> whole_packs = CAKE_TRY(upkeep_.whole_packs());
+  const auto may_go = [&](const ChunkRow& row) {
+    return !kept.has(row.digest) &&
+           !std::binary_search(whole_packs.begin(), whole_packs.end(), row.location.pack);
+  };
+  // Read again, or they would not have become what they are.
+  constexpr unsigned kFileUses = 1;
+  std::vector<WholeFiles::Entry> files;
+  if (!whole_packs.empty()) files = CAKE_TRY(evictable_files(kept));
+  for (const WholeFiles::Entry& file : files) plan.count(kFileUses, file.last_access, file.bytes);
   uint64_t rows = 0;
   CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
     rows++;
-    if (!kept.has(row.digest) && !raw.contains(row.location.pack))
-      plan.count(row.uses, row.last_access, Reclaimer::disk_bytes(row.location));
+    if (may_go(row)) plan.count(row.uses, row.last_access, Reclaimer::disk_bytes(row.location));
     return {};
   }));
-  const auto ask_last_resort = [&]() -> Status {
-    if (sum.bytes >= bytes || raw.empty()) return {};
-    LastResort last_resort;
-    {
-      MutexLock lock(mutex_);
-      last_resort = last_resort_;
-    }
-    if (last_resort) sum.bytes += CAKE_TRY(last_resort(bytes - sum.bytes, kept.contents));
-    return {};
-  };
-  if (plan.counted_bytes() == 0) {
-    CAKE_TRY(ask_last_resort());
-    return sum;
-  }
+  if (plan.counted_bytes() == 0) return sum;
   const uint64_t batch = std::min(space_.limits().cache_bytes, plan.counted_bytes()) / kBatchShare;
   plan.decide(is_batch ? std::max(bytes, batch) : bytes);
 
@@ -156,14 +171,16 @@ Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
     victims.clear();
     return {};
   };
+  for (const WholeFiles::Entry& file : files)
+    if (plan.takes(kFileUses, file.last_access, file.bytes))
+      sum.bytes += CAKE_TRY(whole_files()->evict(file.content));
   CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
-    if (kept.has(row.digest) || raw.contains(row.location.pack)) return {};
+    if (!may_go(row)) return {};
     if (!plan.takes(row.uses, row.last_access, Reclaimer::disk_bytes(row.location))) return {};
     victims.push_back(row);
     return victims.size() < kRemoveRows ? Status() : remove_some();
   }));
   CAKE_TRY(remove_some());
-  CAKE_TRY(ask_last_resort());
   CAKE_TRY(upkeep_.trim_ghosts(rows));
   chunks_evicted_.add(sum.chunks);
   bytes_evicted_.add(sum.bytes);

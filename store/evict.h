@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -13,6 +12,7 @@
 #include "store/base/thread_pool.h"
 #include "store/index_upkeep.h"
 #include "store/space.h"
+#include "store/whole_files.h"
 
 namespace cake {
 
@@ -64,21 +64,24 @@ class Evictor {
   // evicting if need be, and answers up to which offset it may write.  no_space: the limits are
   // reached and all is pinned or open, or the disk is full.
   Result<uint64_t> reserve(const File& pack, uint64_t end, uint64_t bytes);
+  // Takes blocks for a file of its own, if there is room for it now: nothing is evicted.
+  Result<bool> reserve_free(const File& file, uint64_t bytes);
   // Gives back what lies behind `end`.
   static Status release(const File& pack, uint64_t end) { return pack.truncate(end); }
-
-  // What is asked for `bytes` when evicting chunks gave too little: it answers how many it freed,
-  // and leaves these contents (sorted).
-  using LastResort = std::function<Result<uint64_t>(uint64_t bytes, std::span<const RowId> keep)>;
-  void set_last_resort(LastResort last_resort) EXCLUDES(mutex_);
 
   // Evicts so much, if there is so much.  Takes the space lock.
   Result<Reclaimer::Gone> evict(uint64_t bytes);
   // Writes down what was read.
   Status write_accesses();
 
+  // From now on whole files are evicted too, as if they were one chunk each.
+  void set_whole_files(std::shared_ptr<WholeFiles> files) EXCLUDES(mutex_);
+  // nullptr: none were set.
+  std::shared_ptr<WholeFiles> whole_files() EXCLUDES(mutex_);
+
  private:
   Result<Reclaimer::Gone> evict_locked(uint64_t bytes, bool is_batch);
+  Result<std::vector<WholeFiles::Entry>> evictable_files(const Reclaimer::Kept& kept);
   Result<double> learn_share();
   void run() EXCLUDES(mutex_);
   Status make_room_ahead();
@@ -98,7 +101,7 @@ class Evictor {
   CondVar wake_;
   bool is_room_short_ GUARDED_BY(mutex_) = false;
   bool stops_ GUARDED_BY(mutex_) = false;
-  LastResort last_resort_ GUARDED_BY(mutex_);
+  std::shared_ptr<WholeFiles> whole_files_ GUARDED_BY(mutex_);
 
   ThreadPool thread_{"cake-upkeep", 1};  // last: uses all of the above
 };

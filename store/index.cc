@@ -713,7 +713,7 @@ struct Segment {
 Status insert_chunks(Connection& db, std::span<const PublishedExtent> extents, uint32_t pack) {
   std::vector<const PublishedExtent*> fresh;
   for (const PublishedExtent& extent : extents)
-    if (extent.location) fresh.push_back(&extent);
+    if (extent.location && !extent.replaces) fresh.push_back(&extent);
   // In key order, so that neighbouring rows go to the same page while it is at hand.
   std::sort(fresh.begin(), fresh.end(),
             [](const auto* a, const auto* b) { return a->digest < b->digest; });
@@ -730,6 +730,22 @@ Status insert_chunks(Connection& db, std::span<const PublishedExtent> extents, u
                  .bind(ByteSpan(extent->digest.bytes), at.pack, at.offset, at.encoded_bytes,
                        at.plain_bytes, at.codec, at.checksum, now,
                        static_cast<int64_t>(load_le64(extent->digest.bytes.data())))
+                 .run());
+  }
+  return {};
+}
+
+Status replace_chunks(Connection& db, std::span<const PublishedExtent> extents, uint32_t pack) {
+  for (const PublishedExtent& extent : extents) {
+    if (!extent.replaces) continue;
+    const Location& at = *extent.location;
+    CAKE_CHECK(at.pack == pack);
+    Statement statement = db.prepare(
+        "UPDATE chunk SET pack = ?2, offset = ?3, encoded_bytes = ?4, codec = ?5"
+        " WHERE digest = ?1 AND pack = ?6 AND offset = ?7");
+    CAKE_TRY(statement
+                 .bind(ByteSpan(extent.digest.bytes), at.pack, at.offset, at.encoded_bytes,
+                       at.codec, extent.replaces->pack, extent.replaces->offset)
                  .run());
   }
   return {};
@@ -816,6 +832,7 @@ Status Index::publish(std::span<const PublishedExtent> extents, uint32_t pack,
   Connection& db = *impl_->writer;
   Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
   CAKE_TRY(insert_chunks(db, extents, pack));
+  CAKE_TRY(replace_chunks(db, extents, pack));
   CAKE_TRY(merge_digests(db, extents));
   Statement statement =
       db.prepare("UPDATE pack SET committed_bytes = max(committed_bytes, ?2) WHERE id = ?1");

@@ -94,6 +94,9 @@ struct PublishedExtent {
   std::optional<Location> location;
   // The extent's length, where there is no location; 0: as the chunk row says.
   uint32_t plain_bytes = 0;
+  // Set when the bytes are there already, encoded otherwise: the row that says this location says
+  // `location` from now on; another row, or none, is left as it is.
+  std::optional<Location> replaces = std::nullopt;
 };
 
 struct Usage {

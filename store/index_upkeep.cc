@@ -361,6 +361,15 @@ Status IndexUpkeep::forget_contents(std::span<const RowId> contents) {
 
 // --- Packs ---
 
+Result<std::vector<uint32_t>> IndexUpkeep::whole_packs() {
+  MutexLock lock(impl_->read_mutex);
+  Statement rows = impl_->reader->prepare("SELECT id FROM pack WHERE kind != 0 ORDER BY id");
+  rows.bind();
+  std::vector<uint32_t> packs;
+  while (CAKE_TRY(rows.step())) packs.push_back(static_cast<uint32_t>(rows.number(0)));
+  return packs;
+}
+
 Status IndexUpkeep::drop_pack(uint32_t id) {
   MutexLock lock(impl_->write_mutex);
   Statement drop = impl_->writer->prepare(

@@ -41,13 +41,6 @@ std::string raw_file_name(const ContentRow& content) {
   return cat(content_pack_name(content.source, content.key), kRawSuffix);
 }
 
-Result<std::set<uint32_t>> raw_packs(Index& index) {
-  std::set<uint32_t> packs;
-  for (const Index::PackRow& row : CAKE_TRY(index.list_packs()))
-    if (row.name.ends_with(kRawSuffix)) packs.insert(row.id);
-  return packs;
-}
-
 Result<std::optional<File>> take_turn(const Store& store) {
   File lock = CAKE_TRY(File::open(store.directory() + "/materialize.lock", File::Mode::create));
   if (!CAKE_TRY(lock.try_lock({}, true))) return std::nullopt;
@@ -98,10 +91,12 @@ Result<Materializer::Outcome> Materializer::materialize(RowId content,
                                      " bytes free, ", disk.free_bytes, " are")};
   const std::string path = path_of(name + ".tmp");
   CAKE_TRY(remove_file(path));
-  // What is on its way in is not evicted to make room for itself.
-  const LeaseHold lease(store_.lease(), content);
   const auto write = [&]() -> Result<Outcome> {
     const File out = CAKE_TRY(File::open(path, File::Mode::create_new));
+    if (!CAKE_TRY(store_.evictor().reserve_free(out, plan->content.bytes)))
+      return Error{Errc::no_space,
+                   cat("materializing ", plan->content.path, " needs ", plan->content.bytes,
+                       " bytes within cache_size for a while")};
     const Outcome written = CAKE_TRY(write_copy(*plan, out, options));
     if (written != Outcome::done) return written;
     fault_point("materialize.written");
@@ -130,11 +125,8 @@ Result<Materializer::Outcome> Materializer::write_copy(const Plan& plan, const F
   std::optional<FileHasher> hasher;
   if (!proof.wanted.empty()) hasher.emplace(proof.kind, plan.content.bytes);
   std::vector<ChunkPtr> batch;
-  uint64_t written = 0, synced = 0, pending = 0, reserved = 0;
-  Evictor& evictor = store_.evictor();
+  uint64_t written = 0, synced = 0, pending = 0;
   const auto write_batch = [&]() -> Status {
-    if (evictor.is_limited() && reserved < written + pending)
-      reserved = CAKE_TRY(evictor.reserve(out, written, pending));
     std::vector<ByteSpan> parts;
     for (const ChunkPtr& chunk : batch) parts.push_back(chunk->bytes());
     CAKE_TRY(out.write_parts_at(written, parts));
@@ -142,7 +134,6 @@ Result<Materializer::Outcome> Materializer::write_copy(const Plan& plan, const F
     batch.clear();
     pending = 0;
     if (written - synced < kSyncBytes && written != plan.content.bytes) return {};
-    if (written == plan.content.bytes) CAKE_TRY(Evictor::release(out, written));
     CAKE_TRY(out.sync_data());
     out.drop_cache({synced, written - synced});
     synced = written;
@@ -243,6 +234,7 @@ Result<std::optional<File>> Materializer::open_file(const ContentRow& content) {
   // The kernel would read a hole as zeros, and nobody would notice.
   if (CAKE_TRY(file->disk_bytes()) < content.bytes)
     return Error{Errc::corrupt, cat(file->path(), " has holes")};
+  store_.accesses().note_content(content.id);
   return std::optional<File>(std::move(file).value());
 }
 

@@ -11,7 +11,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -64,10 +63,6 @@ class Materializer {
   // Chunks are dropped: for when there is no room.  Answers the bytes that came free.
   Result<uint64_t> evict(RowId content);
 
-  // Evicts those used longest ago until so much is free, leaving `keep` (sorted) and what is in
-  // use. Answers the bytes that came free.
-  static Result<uint64_t> relieve(Store& store, uint64_t wanted_bytes, std::span<const RowId> keep);
-
   // All materialized contents.
   struct Entry {
     RowId content = 0;
@@ -103,8 +98,8 @@ class Materializer {
   const std::unique_ptr<MaterializedIndex> index_;
 };
 
-// What Materializer::open does, for who opens a store and has no other use for it; nothing when the
-// store has no materialized file.
+// For who opens a store: does what Materializer::open does, if the store has a materialized file,
+// and lets the store's eviction and removal know of such files.
 Status recover_materialized(Store& store);
 
 }  // namespace cake

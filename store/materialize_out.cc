@@ -118,23 +118,6 @@ Result<uint64_t> Materializer::evict(RowId content) {
   return held->row.bytes;
 }
 
-Result<uint64_t> Materializer::relieve(Store& store, uint64_t wanted_bytes,
-                                       std::span<const RowId> keep) {
-  Materializer self(store, CAKE_TRY(MaterializedIndex::open(store.directory() + "/index.db")));
-  std::multimap<int64_t, RowId> by_age;
-  for (const Entry& entry : CAKE_TRY(self.list())) {
-    if (std::binary_search(keep.begin(), keep.end(), entry.content)) continue;
-    const auto row = CAKE_TRY(store.index().find_content(entry.content));
-    if (row) by_age.emplace(row->last_access, entry.content);
-  }
-  uint64_t freed = 0;
-  for (const auto& [last_access, content] : by_age) {
-    if (freed >= wanted_bytes) break;
-    freed += CAKE_TRY(self.evict(content));
-  }
-  return freed;
-}
-
 // Row before file: a file without a row is looked at by recover().
 Status Materializer::remove(const MaterializedRow& row) {
   CAKE_TRY(index_->remove(row.pack));

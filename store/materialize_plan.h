@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,8 +19,6 @@ inline constexpr std::string_view kRawPartSuffix = ".raw.tmp";
 inline constexpr size_t kPortion = 32;
 
 std::string raw_file_name(const ContentRow& content);
-// Rows of the packs that are materialized files.
-Result<std::set<uint32_t>> raw_packs(Index& index);
 
 // One materialization a store at a time: they are all disk, and what is found half done while
 // holding it was left by a dead process.  nullopt: somebody is at it.

@@ -7,7 +7,6 @@
 
 #include "store/base/fault.h"
 #include "store/evict.h"
-#include "store/materialize_plan.h"
 
 namespace cake {
 
@@ -49,6 +48,7 @@ class Planner {
 
   Result<Plan> of_targets(std::span<const RemovalTarget> targets) {
     Plan plan;
+    whole_packs_ = CAKE_TRY(upkeep_.whole_packs());
     plan.targets.assign(targets.begin(), targets.end());
     Ids doomed, staying;
     CAKE_TRY(sort_names(targets, doomed, staying, plan.sum.snapshots));
@@ -71,6 +71,7 @@ class Planner {
 
   Result<Plan> of_prune(const PruneOptions& options) {
     Plan plan;
+    whole_packs_ = CAKE_TRY(upkeep_.whole_packs());
     if (options.detached) {
       const std::vector<RemovalTarget> targets = CAKE_TRY(detached());
       plan = CAKE_TRY(of_targets(targets));
@@ -88,10 +89,8 @@ class Planner {
     const std::vector<uint64_t> partial_keys =
         options.incomplete ? CAKE_TRY(keys_of_incomplete_only()) : std::vector<uint64_t>();
     const int64_t oldest = unix_now() - options.max_age_s.value_or(0);
-    // Reads that pass us by leave no trace on chunks.
-    const std::set<uint32_t> raw = CAKE_TRY(raw_packs(store_.index()));
     CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
-      if (raw.contains(row.location.pack)) return {};
+      if (is_whole(row)) return {};
       const bool is_orphan = options.detached && !has_key(named_keys, row.digest);
       const bool is_partial = options.incomplete && has_key(partial_keys, row.digest);
       const bool is_old = options.max_age_s && row.last_access < oldest;
@@ -102,8 +101,29 @@ class Planner {
     return plan;
   }
 
+  // Commits that no revision leads to, unless they are pinned themselves.
+  Result<std::vector<RemovalTarget>> detached() {
+    std::set<std::pair<RowId, std::string>> pinned;
+    for (const PinRow& pin : CAKE_TRY(upkeep_.list_pins())) pinned.insert({pin.repo, pin.revision});
+    std::vector<RemovalTarget> targets;
+    Index& index = store_.index();
+    for (const std::string& source : CAKE_TRY(index.list_sources()))
+      for (const RepoRow& repo : CAKE_TRY(index.list_repos(source))) {
+        std::set<std::string> led_to;
+        for (const RefRow& ref : CAKE_TRY(index.list_refs(repo.id)))
+          // That a commit leads to itself does not count, unless it is all there is.
+          if (ref.revision != ref.commit) led_to.insert(ref.commit);
+        for (const SnapshotRow& row : CAKE_TRY(index.list_snapshots(repo.id)))
+          if (!led_to.empty() && !led_to.contains(row.commit) &&
+              !pinned.contains({repo.id, row.commit}))
+            targets.push_back({source, repo, row.commit});
+      }
+    return targets;
+  }
+
  private:
-  static void add(Plan& plan, const ChunkRow& row, const std::vector<uint64_t>& open_keys) {
+  // Rows of files kept whole are counted, not taken: see let_whole_files_go.
+  void add(Plan& plan, const ChunkRow& row, const std::vector<uint64_t>& open_keys) const {
     const uint64_t bytes = Reclaimer::disk_bytes(row.location);
     if (has_key(open_keys, row.digest)) {
       plan.sum.in_use_bytes += bytes;
@@ -111,7 +131,7 @@ class Planner {
     }
     plan.sum.chunks++;
     plan.sum.bytes += bytes;
-    plan.rows.push_back(row);
+    if (!is_whole(row)) plan.rows.push_back(row);
   }
 
   // Contents that the targets name, and those that other commits name.
@@ -135,26 +155,6 @@ class Planner {
     return {};
   }
 
-  // Commits that no revision leads to, unless they are pinned themselves.
-  Result<std::vector<RemovalTarget>> detached() {
-    std::set<std::pair<RowId, std::string>> pinned;
-    for (const PinRow& pin : CAKE_TRY(upkeep_.list_pins())) pinned.insert({pin.repo, pin.revision});
-    std::vector<RemovalTarget> targets;
-    Index& index = store_.index();
-    for (const std::string& source : CAKE_TRY(index.list_sources()))
-      for (const RepoRow& repo : CAKE_TRY(index.list_repos(source))) {
-        std::set<std::string> led_to;
-        for (const RefRow& ref : CAKE_TRY(index.list_refs(repo.id)))
-          // That a commit leads to itself does not count, unless it is all there is.
-          if (ref.revision != ref.commit) led_to.insert(ref.commit);
-        for (const SnapshotRow& row : CAKE_TRY(index.list_snapshots(repo.id)))
-          if (!led_to.empty() && !led_to.contains(row.commit) &&
-              !pinned.contains({repo.id, row.commit}))
-            targets.push_back({source, repo, row.commit});
-      }
-    return targets;
-  }
-
   // Extents of contents that lack some, and that no complete content has.
   Result<std::vector<uint64_t>> keys_of_incomplete_only() {
     Ids partial, complete;
@@ -172,8 +172,13 @@ class Planner {
     return keys;
   }
 
+  bool is_whole(const ChunkRow& row) const {
+    return std::binary_search(whole_packs_.begin(), whole_packs_.end(), row.location.pack);
+  }
+
   Store& store_;
   IndexUpkeep& upkeep_;
+  std::vector<uint32_t> whole_packs_;
 };
 
 // Chunks first: stopped in the middle, the names are still there to be removed by.
@@ -196,14 +201,32 @@ Status carry_out(Store& store, Plan& plan) {
   return store.upkeep().forget_contents(plan.contents);
 }
 
-// Materialized contents that go become chunks first: others may share some.
-Status take_apart(Store& store, const Ids& contents) {
-  if (CAKE_TRY(raw_packs(store.index())).empty()) return {};
-  const auto materializer = CAKE_TRY(Materializer::open(store));
-  for (const Materializer::Entry& entry : CAKE_TRY(materializer->list()))
-    if (std::binary_search(contents.begin(), contents.end(), entry.content))
-      CAKE_TRY(materializer->unmaterialize(entry.content));
+// Before rows are dropped: chunks of files kept whole move into ordinary packs, where they can go
+// one by one while others share them.
+Status let_whole_files_go(Store& store, std::span<const RemovalTarget> targets) {
+  if (CAKE_TRY(store.upkeep().whole_packs()).empty()) return {};
+  const std::shared_ptr<WholeFiles> files = store.evictor().whole_files();
+  if (files == nullptr) return {};
+  const Ids contents = CAKE_TRY(Planner(store).of_targets(targets)).contents;
+  for (const WholeFiles::Entry& file : CAKE_TRY(files->list()))
+    if (std::binary_search(contents.begin(), contents.end(), file.content))
+      CAKE_TRY(files->unmaterialize(file.content));
   return {};
+}
+
+// Files kept whole that were last opened before the prune's age, and are not kept.
+Result<std::vector<WholeFiles::Entry>> old_whole_files(Store& store, const PruneOptions& options) {
+  std::vector<WholeFiles::Entry> old;
+  if (!options.max_age_s || CAKE_TRY(store.upkeep().whole_packs()).empty()) return old;
+  const std::shared_ptr<WholeFiles> files = store.evictor().whole_files();
+  if (files == nullptr) return old;
+  const Reclaimer::Kept kept = CAKE_TRY(store.evictor().reclaimer().kept());
+  const int64_t oldest = unix_now() - *options.max_age_s;
+  for (const WholeFiles::Entry& file : CAKE_TRY(files->list()))
+    if (file.last_access < oldest &&
+        !std::binary_search(kept.contents.begin(), kept.contents.end(), file.content))
+      old.push_back(file);
+  return old;
 }
 
 }  // namespace
@@ -214,8 +237,7 @@ Result<Removed> plan_removal(Store& store, std::span<const RemovalTarget> target
 
 Result<Removed> remove_targets(Store& store, std::span<const RemovalTarget> targets) {
   Removed sum;
-  const Plan first_look = CAKE_TRY(Planner(store).of_targets(targets));
-  CAKE_TRY(take_apart(store, first_look.contents));
+  CAKE_TRY(let_whole_files_go(store, targets));
   {
     const File lock = CAKE_TRY(store.evictor().space().lock(Deadline::after(kLockPatience)));
     Plan plan = CAKE_TRY(Planner(store).of_targets(targets));
@@ -229,6 +251,8 @@ Result<Removed> remove_targets(Store& store, std::span<const RemovalTarget> targ
 
 Result<Removed> plan_prune(Store& store, const PruneOptions& options) {
   Removed sum = CAKE_TRY(Planner(store).of_prune(options)).sum;
+  for (const WholeFiles::Entry& file : CAKE_TRY(old_whole_files(store, options)))
+    sum.bytes += file.bytes;
   if (options.max_bytes) {
     const uint64_t used = CAKE_TRY(store.disk_bytes());
     const uint64_t surplus = used - std::min(used, *options.max_bytes);
@@ -238,14 +262,20 @@ Result<Removed> plan_prune(Store& store, const PruneOptions& options) {
 }
 
 Result<Removed> prune(Store& store, const PruneOptions& options) {
+  uint64_t whole_bytes = 0;
+  for (const WholeFiles::Entry& file : CAKE_TRY(old_whole_files(store, options)))
+    whole_bytes += CAKE_TRY(store.evictor().whole_files()->evict(file.content));
+  if (options.detached) {
+    const std::vector<RemovalTarget> targets = CAKE_TRY(Planner(store).detached());
+    CAKE_TRY(let_whole_files_go(store, targets));
+  }
   Removed sum;
-  const Plan first_look = CAKE_TRY(Planner(store).of_prune(options));
-  CAKE_TRY(take_apart(store, first_look.contents));
   {
     const File lock = CAKE_TRY(store.evictor().space().lock(Deadline::after(kLockPatience)));
     Plan plan = CAKE_TRY(Planner(store).of_prune(options));
     CAKE_TRY(carry_out(store, plan));
     sum = plan.sum;
+    sum.bytes += whole_bytes;
   }
   CAKE_TRY(store.chunks().flush());
   if (options.max_bytes) {

@@ -12,7 +12,6 @@
 #include "store/base/mutex.h"
 #include "store/evict.h"
 #include "store/index_upkeep.h"
-#include "store/materialize.h"
 #include "store/pack.h"
 
 namespace cake {
@@ -279,10 +278,6 @@ Result<std::unique_ptr<Store>> Store::open(StoreOptions options, Metrics& metric
     store->chunks_ = CAKE_TRY(ChunkStore::open(directory, *store->index_, store->buffers_,
                                                *store->pool_, store->options_.codec, metrics,
                                                kPackBytes, store->evictor_.get()));
-    // Materialized files are one thing each: they go when chunks were not enough.
-    store->evictor_->set_last_resort([opened = store.get()](uint64_t bytes, auto keep) {
-      return Materializer::relieve(*opened, bytes, keep);
-    });
     return {};
   };
   const Status opened = open_parts();
