@@ -1,4 +1,4 @@
-# ctest: serial timeout=180
+# ctest: serial timeout=300
 """Materialized files: the kernel reads them itself, through kills, upgrades and changes of mode."""
 
 import glob
@@ -195,4 +195,4 @@ def test_pinned_and_evicted():
 
 if __name__ == "__main__":
     main([test_kernel_reads_it, test_mode_changes_between_opens_only, test_kills_and_upgrade,
-          test_killed_while_materializing, test_pinned_and_evicted], 170)
+          test_killed_while_materializing, test_pinned_and_evicted], 290)
