@@ -38,6 +38,8 @@ StoreOptions store_options(const Config& config) {
   options.directory = config.store_directory();
   options.codec = codec_choice(config.text("codec"));
   options.mem_cache_bytes = config.size("mem_cache");
+  options.cache_size = config.percent_size("cache_size");
+  options.min_free = config.percent_size("min_free");
   return options;
 }
 
@@ -55,6 +57,9 @@ ClientOptions client_options(const Config& config) {
   options.fetch.is_hard = config.boolean("hard");
   options.fetch.timeo = Millis(1000 * std::max<uint64_t>(1, *config.seconds("timeo")));
   options.fetch.retrans = static_cast<unsigned>(*config.count("retrans"));
+  // A quarter of the connections is for those who wait.
+  options.fetch.max_transfers =
+      static_cast<unsigned>(std::clamp<uint64_t>(*config.count("max_conns") * 3 / 4, 2, 4096));
   options.fetch.readahead.max_window_bytes = config.size("readahead");
   options.fetch.readahead.prefetch =
       config.size("readahead") > 0 ? prefetch_choice(config.text("prefetch")) : Prefetch::off;
