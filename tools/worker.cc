@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <iostream>
+#include <optional>
 #include <span>
 
+#include "fs/hot_files.h"
 #include "fs/keeper.h"
 #include "fs/model_fs.h"
 #include "fs/mount_view.h"
@@ -13,6 +15,7 @@
 #include "store/base/bytes.h"
 #include "store/base/file.h"
 #include "store/base/log.h"
+#include "store/materialize.h"
 #include "tools/session.h"
 
 namespace cake {
@@ -33,6 +36,13 @@ ModelFsOptions file_system_options(const Config& config) {
   options.negative_ttl_s = seconds_or(config, "neg_ttl", 60);
   options.attr_ttl_s = seconds_or(config, "attr_ttl", -1);
   options.timeo = Millis(1000 * std::max<uint64_t>(1, *config.seconds("timeo")));
+  return options;
+}
+
+HotOptions hot_options(const Config& config) {
+  HotOptions options;
+  const Result<DiskSpace> disk = disk_space(config.store_directory());
+  if (disk) options.min_free_bytes = config.percent_size("min_free").bytes_of(disk->total_bytes);
   return options;
 }
 
@@ -72,8 +82,17 @@ int serve(const Config& config, const std::string& source) {
       return failed(written.error());
   }
 
+  const Result<std::unique_ptr<Materializer>> materializer =
+      Materializer::open((*session)->store());
+  if (!materializer) return failed(materializer.error());
+  std::optional<HotFiles> hot_files;
+  if (config.text("hot") == "auto") hot_files.emplace(**materializer, hot_options(config));
+
   MountView view((*session)->client(), *shown);
-  ModelFs file_system((*session)->client(), view, file_system_options(config));
+  ModelFsOptions served = file_system_options(config);
+  if (config.text("passthrough") != "off") served.materializer = materializer->get();
+  if (hot_files) served.hot_files = &*hot_files;
+  ModelFs file_system((*session)->client(), view, served);
   WorkerOptions options;
   options.max_background = static_cast<unsigned>(*config.count("max_background"));
   return run_worker(file_system, **channel, options);
