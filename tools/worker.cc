@@ -13,6 +13,7 @@
 #include "store/base/bytes.h"
 #include "store/base/file.h"
 #include "store/base/log.h"
+#include "store/base/log_listener.h"
 #include "tools/session.h"
 
 namespace cake {
@@ -72,7 +73,12 @@ int serve(const Config& config, const std::string& source) {
       return failed(written.error());
   }
 
-  MountView view((*session)->client(), *shown);
+  // Shared with the log, which outlives everything here.
+  const auto events = std::make_shared<EventLog>();
+  set_log_listener([events](LogLevel of_line, std::string_view text) {
+    events->add(log_level_name(of_line), text);
+  });
+  MountView view((*session)->client(), (*session)->metrics(), *events, *shown);
   ModelFs file_system((*session)->client(), view, file_system_options(config));
   WorkerOptions options;
   options.max_background = static_cast<unsigned>(*config.count("max_background"));
