@@ -15,6 +15,7 @@
 #include "store/base/bytes.h"
 #include "store/base/file.h"
 #include "store/base/log.h"
+#include "store/base/log_listener.h"
 #include "store/materialize.h"
 #include "tools/session.h"
 
@@ -88,7 +89,12 @@ int serve(const Config& config, const std::string& source) {
   std::optional<HotFiles> hot_files;
   if (config.text("hot") == "auto") hot_files.emplace(**materializer, hot_options(config));
 
-  MountView view((*session)->client(), *shown);
+  // Shared with the log, which outlives everything here.
+  const auto events = std::make_shared<EventLog>();
+  set_log_listener([events](LogLevel of_line, std::string_view text) {
+    events->add(log_level_name(of_line), text);
+  });
+  MountView view((*session)->client(), (*session)->metrics(), *events, *shown);
   ModelFsOptions served = file_system_options(config);
   if (config.text("passthrough") != "off") served.materializer = materializer->get();
   if (hot_files) served.hot_files = &*hot_files;

@@ -35,7 +35,7 @@ _cake() {
     cat) flags='-h --help --range --remote' ;;
     du) flags='-h --help --by' ;;
     df) flags='-h --help --by' ;;
-    serve) flags='-h --help --listen' ;;
+    serve) flags='-h --help --listen --tls-cert --tls-key --require-token --max-conns --max-conns-per-ip' ;;
     config) flags='-h --help' ;;
     env) flags='-h --help' ;;
     doctor) flags='-h --help' ;;
