@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "store/base/log.h"
+#include "store/twin.h"
 
 namespace cake {
 
@@ -209,7 +210,7 @@ void Client::finish(const NameKey& key, Result<SnapshotPtr> result) {
 }
 
 void Client::log_failure(const std::string& name, const Error& error) {
-  if (error.code == Errc::cancelled) return;
+  if (error.code == Errc::cancelled || !options_.fetch.logs_failures) return;
   const std::string line = error.with(name).message;
   {
     MutexLock lock(mutex_);
@@ -340,6 +341,14 @@ Result<std::shared_ptr<FileReader>> Client::open(RowId content) {
   }
   std::optional<ContentRow> row = CAKE_TRY(store_.index().find_content(content));
   if (!row) return Error{Errc::not_found, cat("content ", content, " is not in the index")};
+  // The same file may be complete here under another hub's name, or imported.
+  if (!row->verified) {
+    const Result<uint64_t> adopted = adopt_twin(store_, *row);
+    if (!adopted)
+      log_warn(adopted.error().with("looking for the same file elsewhere").message);
+    else if (*adopted > 0)
+      row->verified = true;
+  }
   auto reader = std::make_shared<FileReader>(fetcher_, std::move(*row));
   MutexLock lock(mutex_);
   const auto [place, is_new] = readers_.emplace(content, reader);
@@ -355,6 +364,15 @@ Result<std::shared_ptr<FileReader>> Client::open(RowId content) {
     age = readers_by_age_.erase(age);
   }
   return reader;
+}
+
+void Client::forget(RowId content) {
+  {
+    MutexLock lock(mutex_);
+    readers_.erase(content);
+    readers_by_age_.remove(content);
+  }
+  fetcher_->cache().forget(content);
 }
 
 }  // namespace cake

@@ -27,6 +27,8 @@ struct FetchOptions {
   Millis timeo{60'000};
   unsigned retrans = 5;
   uint64_t max_range_bytes = 8 * kMiB;
+  // Off where whoever asked is told of a failure and says it: a command.
+  bool logs_failures = true;
   ReadaheadOptions readahead;
 };
 

@@ -87,6 +87,7 @@ struct ChunkStore::Impl {
         pack_bytes(pack_limit),
         stored(metrics.counter("store.chunks_stored")),
         deduplicated(metrics.counter("store.chunks_deduplicated")),
+        bytes_deduplicated(metrics.counter("store.bytes_deduplicated")),
         unstored(metrics.counter("store.chunks_unstored")),
         read_corrupt(metrics.counter("store.reads_corrupt")),
         plain_written(metrics.counter("store.bytes_stored")),
@@ -136,7 +137,8 @@ struct ChunkStore::Impl {
   ThreadPool& pool;
   const CodecChoice codec;
   const uint64_t pack_bytes;
-  Counter &stored, &deduplicated, &unstored, &read_corrupt, &plain_written, &encoded_written;
+  Counter &stored, &deduplicated, &bytes_deduplicated, &unstored, &read_corrupt, &plain_written,
+      &encoded_written;
   PackReader reader;  // synchronises itself
 
   std::atomic<uint64_t> queued{0};
@@ -287,6 +289,7 @@ void ChunkStore::Impl::add_to_group(uint64_t sequence) {
 
 void ChunkStore::Impl::add_deduped(const JobPtr& job, const Location& location) {
   deduplicated.add();
+  bytes_deduplicated.add(job->plain_bytes);
   if (job->request.plain) queued -= job->plain_bytes;
   job->request.plain.reset();
   if (job->request.done) job->request.done(job->digest, location);
@@ -690,6 +693,19 @@ Status ChunkStore::record_recipe(const std::string& content_name, const RecipeRo
   Buffer payload = encode_recipe_record(recipe, file_bytes);
   if (payload.size() > kMaxPayloadBytes) return Error{Errc::invalid, "recipe is too large"};
   impl_->record(EntryKind::recipe, *content, std::move(payload));
+  return {};
+}
+
+Status ChunkStore::record_extents(const std::string& content_name,
+                                  std::span<const PublishedExtent> extents) {
+  const std::optional<Digest> content = Digest::from_hex(content_name);
+  if (!content) return Error{Errc::invalid, "not a content's name: " + content_name};
+  std::vector<SegmentItem> items;
+  items.reserve(extents.size());
+  for (const PublishedExtent& extent : extents)
+    items.push_back({extent.ordinal, extent.plain_bytes, extent.digest});
+  if (!items.empty())
+    impl_->record(EntryKind::recipe_segment, *content, encode_segment_record(items));
   return {};
 }
 

@@ -68,6 +68,8 @@ class ChunkStore {
   Status record_ref(const std::string& source, const RepoName& repo, const RefRow& ref);
   Status record_recipe(const std::string& content_name, const RecipeRow& recipe,
                        uint64_t file_bytes);
+  // Extents of a content whose chunks came by another way than put() for it.
+  Status record_extents(const std::string& content_name, std::span<const PublishedExtent> extents);
 
  private:
   struct Impl;

@@ -6,14 +6,18 @@
 #include <iostream>
 #include <span>
 
+#include "fetch/proof.h"
+#include "fs/invalidate.h"
 #include "fs/keeper.h"
 #include "fs/model_fs.h"
 #include "fs/mount_view.h"
+#include "fs/node_id.h"
 #include "fs/worker.h"
 #include "store/base/bytes.h"
 #include "store/base/file.h"
 #include "store/base/log.h"
 #include "tools/session.h"
+#include "tools/traffic.h"
 
 namespace cake {
 namespace {
@@ -62,7 +66,7 @@ int serve(const Config& config, const std::string& source) {
     return failed(opened.error());
   const Result<std::unique_ptr<Channel>> channel = Channel::adopt();
   if (!channel) return failed(channel.error());
-  const Result<std::unique_ptr<Session>> session = Session::open(config);
+  const Result<std::unique_ptr<Session>> session = Session::open(config, Session::For::mount);
   if (!session) return failed(session.error());
   const Result<MountViewOptions> shown = view_options(**session, config, source);
   if (!shown) return failed(shown.error());
@@ -74,6 +78,15 @@ int serve(const Config& config, const std::string& source) {
 
   MountView view((*session)->client(), *shown);
   ModelFs file_system((*session)->client(), view, file_system_options(config));
+  // After a lie of the disk or the hub: the kernel's copy goes, then the file is fetched again.
+  const FileProof proof((*session)->client(), (*session)->metrics(), {}, [&](RowId content) {
+    const Status dropped = invalidate_node(**channel, file_node(content));
+    if (!dropped) log_warn(dropped.error().message);
+  });
+  Counter& received = (*session)->metrics().counter("fetch.bytes_received");
+  const TrafficReport traffic((*channel)->state().keeper_pid.load(), [&] {
+    return TrafficReport::Counts{received.value(), (*channel)->opens().size()};
+  });
   WorkerOptions options;
   options.max_background = static_cast<unsigned>(*config.count("max_background"));
   return run_worker(file_system, **channel, options);
