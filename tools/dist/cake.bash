@@ -22,7 +22,7 @@ _cake() {
       return ;;
   esac
   case $verb in
-    '') COMPREPLY=($(compgen -W "$globals mount umount upgrade ps pull download ls tree stat cat du df inspect hash diff compare locate verify import export serve config env doctor completion" -- "$word")); return ;;
+    '') COMPREPLY=($(compgen -W "$globals mount umount upgrade ps pull download ls tree stat cat du df rm prune pin unpin inspect hash diff compare locate verify import export serve config env doctor completion" -- "$word")); return ;;
     mount) flags='-h --help -o -f --foreground' ;;
     umount) flags='-h --help --lazy' ;;
     upgrade) flags='-h --help' ;;
@@ -35,6 +35,18 @@ _cake() {
     cat) flags='-h --help --range --remote' ;;
     du) flags='-h --help --by' ;;
     df) flags='-h --help --by' ;;
+    rm) flags='-h --help' ;;
+    prune) flags='-h --help --max-size --max-age --incomplete --detached' ;;
+    pin) flags='-h --help --hot' ;;
+    unpin) flags='-h --help --hot' ;;
+    inspect) flags='-h --help --tensors --header' ;;
+    hash) flags='-h --help --tensors --scheme' ;;
+    diff) flags='-h --help --tensors' ;;
+    compare) flags='-h --help --tensors' ;;
+    locate) flags='-h --help --extents' ;;
+    verify) flags='-h --help --repair --fail-on-missing-files --fail-on-extra-files' ;;
+    import) flags='-h --help --name' ;;
+    export) flags='-h --help --layout' ;;
     serve) flags='-h --help --listen --tls-cert --tls-key --require-token --max-conns --max-conns-per-ip' ;;
     config) flags='-h --help' ;;
     env) flags='-h --help' ;;
