@@ -109,10 +109,11 @@ void Fetcher::task_ended() {
 
 uint64_t Fetcher::readahead_limit() const {
   const uint64_t limit = store_.budget().limit();
-  // A disk slower than the link slows readahead, never a demanded read.
-  if (store_.chunks().queued_bytes() > limit / 4) return 0;
+  // A disk slower than the link slows readahead, never a demanded read: only so much is asked for
+  // as can be queued for the disk when it comes.
+  const uint64_t room = limit / 2 - std::min(limit / 2, store_.chunks().queued_bytes());
   const uint64_t outstanding = background_bytes_.load(std::memory_order_relaxed);
-  const uint64_t most = std::min(options_.readahead.max_window_bytes, limit / 2);
+  const uint64_t most = std::min(options_.readahead.max_window_bytes, room);
   return outstanding < most ? most - outstanding : 0;
 }
 
@@ -162,7 +163,8 @@ void Fetcher::start_region(const std::shared_ptr<FileReader>& reader, uint64_t r
   }
   const RegionKey key{reader->content().id, region};
   const Claim claim = enter_region(key);
-  if (claim != Claim::held_before) ordinals = reader->deliver_stored(ordinals);
+  // Also where the claim was ours before: another process may have fetched this before that.
+  ordinals = reader->deliver_stored(ordinals);
   const bool is_patient =
       waiting_since == SteadyTime{} || steady_now() - waiting_since < kClaimPatience;
   if (ordinals.empty()) {
@@ -184,7 +186,9 @@ void Fetcher::start_region(const std::shared_ptr<FileReader>& reader, uint64_t r
   // Each range leaves the region once; it was entered once, or not at all when impatient.
   for (size_t i = claim == Claim::busy ? 0 : 1; i < ranges.size(); i++) {
     MutexLock lock(mutex_);
-    regions_[key].active++;
+    Region& held = regions_[key];
+    held.active++;
+    held.uses++;
   }
   for (const PlannedRange& range : ranges) {
     ranges_requested_.add();
@@ -199,6 +203,7 @@ Fetcher::Claim Fetcher::enter_region(RegionKey key) {
     MutexLock lock(mutex_);
     Region& region = regions_[key];
     region.active++;
+    region.uses++;
     if (region.is_claimed) return Claim::held_before;
   }
   const Result<bool> taken = store_.claims().try_claim(key.content, key.region);
@@ -234,21 +239,23 @@ void Fetcher::leave_region(RegionKey key) {
 }
 
 void Fetcher::release_idle_regions() {
-  std::vector<RegionKey> idle;
+  std::vector<std::pair<RegionKey, uint64_t>> idle;
   {
     MutexLock lock(mutex_);
     release_is_due_ = false;
     for (const auto& [key, region] : regions_)
-      if (region.active == 0) idle.push_back(key);
+      if (region.active == 0) idle.emplace_back(key, region.uses);
   }
   // Whoever waits for a claim looks for rows: publish first.
   store_.chunks().flush_async([self = shared_from_this(), idle = std::move(idle)](Status status) {
     if (!status.ok()) log_warn(status.error().with("publishing fetched chunks").message);
-    for (const RegionKey& key : idle) {
+    for (const auto& [key, uses] : idle) {
       // Under the lock, or a range that enters now would believe in a claim that we give up.
       MutexLock lock(self->mutex_);
       const auto found = self->regions_.find(key);
+      // What came meanwhile is not published yet: its own end has seen to a release.
       if (found == self->regions_.end() || found->second.active != 0) continue;
+      if (found->second.uses != uses) continue;
       self->regions_.erase(found);
       const Status released = self->store_.claims().release(key.content, key.region);
       if (!released.ok()) log_warn(released.error().with("releasing a claim").message);

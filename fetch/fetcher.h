@@ -10,7 +10,7 @@
 #include "fetch/chunk_cache.h"
 #include "fetch/health.h"
 #include "fetch/plan.h"
-#include "fetch/readahead.h"
+#include "fetch/readahead_options.h"
 #include "fetch/upstream.h"
 #include "store/base/metrics.h"
 #include "store/base/mutex.h"
@@ -73,6 +73,7 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   };
   struct Region {
     unsigned active = 0;      // ranges under way in it
+    uint64_t uses = 0;        // ranges there ever were
     bool is_claimed = false;  // the OFD lock is ours
   };
 

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <deque>
+#include <functional>
+#include <iterator>
 #include <map>
 #include <set>
 #include <unordered_map>
@@ -12,6 +15,7 @@
 #include "store/base/fault.h"
 #include "store/base/log.h"
 #include "store/base/mutex.h"
+#include "store/evict.h"
 #include "store/pack.h"
 #include "store/pack_record.h"
 #include "store/salvage.h"
@@ -32,6 +36,8 @@ constexpr uint64_t kBehindShare = 8;
 // Of what was stored unencoded for want of processors, so much is remembered.
 constexpr size_t kMaxUnencoded = 65'536;
 constexpr Millis kRetryDelay{1000};
+// Disk space that was taken and not used is given back after so much quiet.
+constexpr Millis kQuiet{1000};
 constexpr Millis kLogInterval{60'000};
 
 struct Job {
@@ -58,6 +64,7 @@ struct Item {
   std::optional<Location> replaces;  // of a chunk that was stored unencoded
   uint64_t sequence = 0;
 
+  bool is_record() const { return job == nullptr && !replaces; }
   ByteSpan payload() const {
     const bool is_raw_chunk = job != nullptr && header.codec == CodecId::raw;
     return is_raw_chunk ? job->request.plain->bytes() : ByteSpan(encoded);
@@ -83,6 +90,13 @@ struct Flusher {
   std::function<void(Status)> done;
 };
 
+// Finer than unix_now(): two facts about one repo can be a millisecond apart.
+int64_t unix_microseconds() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
 // None of what the flusher waits for is in `waiting`.
 bool has_passed(const Flusher& flusher, const std::set<uint64_t>& waiting) {
   return waiting.empty() || *waiting.begin() >= flusher.target;
@@ -92,13 +106,14 @@ bool has_passed(const Flusher& flusher, const std::set<uint64_t>& waiting) {
 
 struct ChunkStore::Impl {
   Impl(std::string packs_directory, Index& index_in, BufferPool& buffers_in, ThreadPool& pool_in,
-       CodecChoice codec_in, Metrics& metrics, uint64_t pack_limit)
+       CodecChoice codec_in, Metrics& metrics, uint64_t pack_limit, Evictor* evictor_in)
       : directory(std::move(packs_directory)),
         index(index_in),
         buffers(buffers_in),
         pool(pool_in),
         codec(codec_in),
         pack_bytes(pack_limit),
+        evictor(evictor_in),
         stored(metrics.counter("store.chunks_stored")),
         deduplicated(metrics.counter("store.chunks_deduplicated")),
         unstored(metrics.counter("store.chunks_unstored")),
@@ -119,13 +134,17 @@ struct ChunkStore::Impl {
     std::vector<Item> items;
     std::optional<Group> close;
     bool rotate = false;
+    bool quiet = false;
     bool stop = false;
   };
   void run_writer();
   Work wait_for_work() EXCLUDES(mutex);
   bool must_close() const REQUIRES(mutex);
   Status acquire_pack();
+  Status take_room(std::span<const NewEntry> entries);
+  void give_back_room();
   void write(std::vector<Item> items);
+  void write_batch(std::vector<Item> batch);
   void close(Group group);
   // --- on the committer's thread ---
   void run_committer();
@@ -160,6 +179,7 @@ struct ChunkStore::Impl {
   ThreadPool& pool;
   const CodecChoice codec;
   const uint64_t pack_bytes;
+  Evictor* const evictor;
   Counter &stored, &deduplicated, &unstored, &read_corrupt, &plain_written, &encoded_written,
       &deferred, &recoded;
   PackReader reader;  // synchronises itself
@@ -169,6 +189,7 @@ struct ChunkStore::Impl {
 
   // Confined to the writer's thread.
   std::shared_ptr<PackWriter> pack;
+  uint64_t reserved_end = 0;  // of the pack: the disk has blocks for it up to there
 
   // Confined to the committer's thread.
   std::set<uint32_t> failed_packs;
@@ -377,6 +398,7 @@ void ChunkStore::Impl::record(EntryKind kind, const Digest& content, Buffer payl
   item.header.checksum = xxh3(payload);
   item.header.digest = blake3(payload);
   item.header.content = content;
+  item.header.written_at = unix_microseconds();
   item.encoded = std::move(payload);
   submit_new(std::move(item));
 }
@@ -458,12 +480,18 @@ bool ChunkStore::Impl::must_close() const {
 
 ChunkStore::Impl::Work ChunkStore::Impl::wait_for_work() {
   Work work;
+  const bool has_room = pack != nullptr && reserved_end > pack->end();
+  const SteadyTime quiet_at = steady_now() + kQuiet;
   MutexLock lock(mutex);
   while (items.empty() && !must_close() && !writer_stops) {
-    if (open.is_empty())
-      writer_wake.wait(mutex);
-    else
+    if (!open.is_empty()) {
       writer_wake.wait_until(mutex, open.since + kGroupDelay);
+    } else if (!has_room) {
+      writer_wake.wait(mutex);
+    } else if (!writer_wake.wait_until(mutex, quiet_at)) {
+      work.quiet = true;
+      return work;
+    }
   }
   work.rotate = std::exchange(rotate, false);
   if (must_close()) work.close = std::exchange(open, Group());
@@ -480,6 +508,7 @@ ChunkStore::Impl::Work ChunkStore::Impl::wait_for_work() {
 void ChunkStore::Impl::run_writer() {
   while (true) {
     Work work = wait_for_work();
+    if (work.quiet || work.stop) give_back_room();
     if (work.stop) return;
     if (work.close) close(std::move(*work.close));
     if (pack != nullptr && (work.rotate || pack->end() > pack_bytes)) {
@@ -490,6 +519,7 @@ void ChunkStore::Impl::run_writer() {
       }
       last.seal = true;
       close(std::move(last));
+      give_back_room();
       pack.reset();
     }
     if (!work.items.empty()) {
@@ -514,6 +544,9 @@ Status ChunkStore::Impl::acquire_pack() {
       CAKE_TRY(index.seal_pack(found.row.id, found.row.committed_bytes));
       continue;
     }
+    // A killed writer's space.
+    if (evictor != nullptr && evictor->is_limited())
+      CAKE_TRY(Evictor::release(found.file, found.row.committed_bytes));
     pack = std::make_shared<PackWriter>(std::move(found));
     return {};
   }
@@ -521,11 +554,40 @@ Status ChunkStore::Impl::acquire_pack() {
   return {};
 }
 
+// Disk space for what comes next.
+Status ChunkStore::Impl::take_room(std::span<const NewEntry> entries) {
+  const uint64_t end = pack->end_after(entries);
+  if (evictor == nullptr || !evictor->is_limited() || end <= reserved_end) return {};
+  reserved_end = CAKE_TRY(evictor->reserve(pack->file(), pack->end(), end - pack->end()));
+  return {};
+}
+
+void ChunkStore::Impl::give_back_room() {
+  if (pack != nullptr && reserved_end > pack->end()) {
+    const Status released = Evictor::release(pack->file(), pack->end());
+    if (!released) log_failure(released.error());
+  }
+  reserved_end = 0;
+}
+
+// Records are small and few, and a lost index needs them: they do not wait for room that chunks
+// lack.
 void ChunkStore::Impl::write(std::vector<Item> batch) {
+  std::vector<Item> records;
+  const auto first =
+      std::stable_partition(batch.begin(), batch.end(), std::not_fn(&Item::is_record));
+  std::move(first, batch.end(), std::back_inserter(records));
+  batch.erase(first, batch.end());
+  if (!records.empty()) write_batch(std::move(records));
+  if (!batch.empty()) write_batch(std::move(batch));
+}
+
+void ChunkStore::Impl::write_batch(std::vector<Item> batch) {
   const auto append = [&]() -> Result<std::vector<uint64_t>> {
     CAKE_TRY(acquire_pack());
     std::vector<NewEntry> entries;
     for (const Item& item : batch) entries.push_back({item.header, item.payload()});
+    if (!batch.front().is_record()) CAKE_TRY(take_room(entries));
     return pack->append(entries);
   };
   const Result<std::vector<uint64_t>> offsets = append();
@@ -533,7 +595,8 @@ void ChunkStore::Impl::write(std::vector<Item> batch) {
   for (size_t i = 0; i < batch.size(); i++) {
     Item& item = batch[i];
     if (item.job == nullptr) {
-      if (!offsets) log_failure(offsets.error());
+      // A chunk that could not be recoded is there all the same.
+      if (!offsets && item.is_record()) log_failure(offsets.error());
       MutexLock lock(mutex);
       add_to_group(item.sequence);
       open.bytes += item.encoded.size();
@@ -724,13 +787,14 @@ ChunkStore::ChunkStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
 Result<std::unique_ptr<ChunkStore>> ChunkStore::open(const std::string& directory, Index& index,
                                                      BufferPool& buffers, ThreadPool& pool,
                                                      CodecChoice codec, Metrics& metrics,
-                                                     uint64_t pack_bytes) {
+                                                     uint64_t pack_bytes, Evictor* evictor) {
   const std::string packs = directory + "/packs";
   CAKE_TRY(make_directories(packs, 0700));
   const Status salvaged = salvage_directory(packs, index, buffers);
   // A full disk must not keep anyone from reading; the next writer tries again.
   if (!salvaged) log_warn(salvaged.error().with("chunks left unsalvaged in " + packs).message);
-  auto impl = std::make_unique<Impl>(packs, index, buffers, pool, codec, metrics, pack_bytes);
+  auto impl =
+      std::make_unique<Impl>(packs, index, buffers, pool, codec, metrics, pack_bytes, evictor);
   return std::unique_ptr<ChunkStore>(new ChunkStore(std::move(impl)));
 }
 
@@ -838,6 +902,18 @@ Status ChunkStore::record_segment(const std::string& content_name,
   const std::optional<Digest> content = Digest::from_hex(content_name);
   if (!content) return Error{Errc::invalid, "not a content's name: " + content_name};
   impl_->record(EntryKind::recipe_segment, *content, encode_segment_record(items));
+  return {};
+}
+
+Status ChunkStore::record_pin(const std::string& source, const RepoName& repo,
+                              const std::string& revision, bool is_pinned) {
+  impl_->record(EntryKind::pin, Digest{}, encode_pin_record({source, repo, revision, is_pinned}));
+  return {};
+}
+
+Status ChunkStore::record_removal(const std::string& source, const RepoName& repo,
+                                  const std::string& commit) {
+  impl_->record(EntryKind::removal, Digest{}, encode_removal_record({source, repo, commit}));
   return {};
 }
 

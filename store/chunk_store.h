@@ -16,6 +16,8 @@
 
 namespace cake {
 
+class Evictor;
+
 // One extent to store.
 struct PutRequest {
   RowId content = 0;
@@ -44,11 +46,12 @@ class ChunkStore {
   static constexpr Millis kGroupDelay{1000};
 
   // Opens DIR/packs (made by the caller); salvages the uncommitted tails of packs whose writer is
-  // gone.
+  // gone.  `evictor` (which outlives this) is asked for disk space; without it there is no limit.
   static Result<std::unique_ptr<ChunkStore>> open(const std::string& directory, Index& index,
                                                   BufferPool& buffers, ThreadPool& pool,
                                                   CodecChoice codec, Metrics& metrics,
-                                                  uint64_t pack_bytes = 4 * kGiB);
+                                                  uint64_t pack_bytes = 4 * kGiB,
+                                                  Evictor* evictor = nullptr);
   // Flushes; errors are logged.
   ~ChunkStore();
 
@@ -74,6 +77,10 @@ class ChunkStore {
                        uint64_t file_bytes);
   // What extents of a content are, for those whose chunks have no entry that says so.
   Status record_segment(const std::string& content_name, const std::vector<SegmentItem>& items);
+  Status record_pin(const std::string& source, const RepoName& repo, const std::string& revision,
+                    bool is_pinned);
+  // `commit` empty: the whole repo.
+  Status record_removal(const std::string& source, const RepoName& repo, const std::string& commit);
 
  private:
   struct Impl;

@@ -133,6 +133,7 @@ class Index {
   Result<std::optional<RefRow>> find_ref(RowId repo, const std::string& revision);
   Result<std::vector<RefRow>> list_refs(RowId repo);
   Status put_ref(RowId repo, const RefRow& ref);
+  Status put_pin(RowId repo, const std::string& revision, int64_t pinned_at);
 
   // Makes content rows for entries that are new and remembers the place of all.
   Result<std::shared_ptr<const Snapshot>> put_snapshot(RowId repo, const std::string& commit,

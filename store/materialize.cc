@@ -7,6 +7,7 @@
 #include "store/base/digest.h"
 #include "store/base/fault.h"
 #include "store/base/log.h"
+#include "store/evict.h"
 #include "store/pack.h"
 #include "store/pack_record.h"
 #include "store/recipe.h"
@@ -92,6 +93,10 @@ Result<Materializer::Outcome> Materializer::materialize(RowId content,
   CAKE_TRY(remove_file(path));
   const auto write = [&]() -> Result<Outcome> {
     const File out = CAKE_TRY(File::open(path, File::Mode::create_new));
+    if (!CAKE_TRY(store_.evictor().reserve_free(out, plan->content.bytes)))
+      return Error{Errc::no_space,
+                   cat("materializing ", plan->content.path, " needs ", plan->content.bytes,
+                       " bytes within cache_size for a while")};
     const Outcome written = CAKE_TRY(write_copy(*plan, out, options));
     if (written != Outcome::done) return written;
     fault_point("materialize.written");
@@ -226,6 +231,7 @@ Result<std::optional<File>> Materializer::open_file(const ContentRow& content) {
   if (!row || row->kind == PackKind::leaving) return std::nullopt;
   if (CAKE_TRY(file->size()) != content.bytes)
     return Error{Errc::corrupt, cat(file->path(), " is not ", content.bytes, " bytes long")};
+  store_.accesses().note_content(content.id);
   return std::optional<File>(std::move(file).value());
 }
 

@@ -103,8 +103,8 @@ class Materializer {
   const std::unique_ptr<MaterializedIndex> index_;
 };
 
-// What Materializer::open does, for who opens a store and has no other use for it; nothing when the
-// store has no materialized file.
+// For who opens a store: does what Materializer::open does, if the store has a materialized file,
+// and lets the store's eviction and removal know of such files.
 Status recover_materialized(Store& store);
 
 }  // namespace cake

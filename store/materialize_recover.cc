@@ -2,6 +2,7 @@
 
 #include "store/base/digest.h"
 #include "store/base/log.h"
+#include "store/evict.h"
 #include "store/materialize_plan.h"
 
 namespace cake {
@@ -65,7 +66,36 @@ Result<bool> Materializer::adopt(const std::string& name, const File& file, Plan
   return true;
 }
 
+namespace {
+
+// Rarely asked, so it keeps no connection to the index open.
+class StoreWholeFiles final : public WholeFiles {
+ public:
+  explicit StoreWholeFiles(Store& store) : store_(store) {}
+
+  Result<std::vector<Entry>> list() override {
+    const auto materializer = CAKE_TRY(Materializer::open(store_));
+    std::vector<Entry> entries;
+    for (const Materializer::Entry& entry : CAKE_TRY(materializer->list()))
+      if (const auto row = CAKE_TRY(store_.index().find_content(entry.content)))
+        entries.push_back({entry.content, entry.bytes, row->last_access});
+    return entries;
+  }
+  Result<uint64_t> evict(RowId content) override {
+    return CAKE_TRY(Materializer::open(store_))->evict(content);
+  }
+  Result<bool> unmaterialize(RowId content) override {
+    return CAKE_TRY(Materializer::open(store_))->unmaterialize(content);
+  }
+
+ private:
+  Store& store_;
+};
+
+}  // namespace
+
 Status recover_materialized(Store& store) {
+  store.evictor().set_whole_files(std::make_shared<StoreWholeFiles>(store));
   for (const std::string& name : CAKE_TRY(list_directory(store.directory() + "/packs")))
     if (name.ends_with(kRawSuffix) || name.ends_with(kRawPartSuffix)) {
       CAKE_TRY(Materializer::open(store));

@@ -73,6 +73,7 @@ std::array<std::byte, kEntryHeaderBytes> encode_entry_header(const EntryHeader& 
   put_bytes(&bytes[64], header.content.bytes);
   put_bytes(&bytes[96], ByteSpan(pack.uuid).first(8));
   store_le(&bytes[104], offset);
+  store_le(&bytes[112], header.written_at);
   store_le(&bytes[120], xxh3(ByteSpan(bytes).first(120)));
   return bytes;
 }
@@ -94,6 +95,7 @@ std::optional<EntryHeader> decode_entry_header(ByteSpan bytes, const PackHeader&
   header.checksum = load_le64(&bytes[24]);
   put_bytes(header.digest.bytes.data(), bytes.subspan(32, 32));
   put_bytes(header.content.bytes.data(), bytes.subspan(64, 32));
+  header.written_at = static_cast<int64_t>(load_le64(&bytes[112]));
   if (header.payload_bytes > kMaxPayloadBytes) return std::nullopt;
   return header;
 }
@@ -218,17 +220,30 @@ Result<std::optional<LockedPack>> lock_pack(const std::string& directory, Index&
 
 // --- PackWriter ---
 
+uint64_t PackWriter::next_entry(uint64_t end, bool is_behind_big, uint64_t payload_bytes) const {
+  return entry_offset(is_behind_big ? align_up(end, kBigAlignment) : end, payload_bytes);
+}
+
+uint64_t PackWriter::end_after(std::span<const NewEntry> entries) const {
+  uint64_t end = end_;
+  for (const NewEntry& entry : entries)
+    end = align_up(end, kBigAlignment) + kEntryHeaderBytes + entry.payload.size();
+  return align_up(end, kBigAlignment);
+}
+
 Result<std::vector<uint64_t>> PackWriter::append(std::span<const NewEntry> entries) {
   static const std::array<std::byte, kBigAlignment> kZeros{};
   std::vector<std::array<std::byte, kEntryHeaderBytes>> headers(entries.size());
   std::vector<ByteSpan> parts;
   std::vector<uint64_t> payload_offsets;
   uint64_t end = end_;
+  bool is_behind_big = last_is_big_;
   for (size_t i = 0; i < entries.size(); i++) {
     const NewEntry& entry = entries[i];
     CAKE_CHECK(entry.payload.size() == entry.header.payload_bytes &&
                entry.payload.size() <= kMaxPayloadBytes);
-    const uint64_t offset = entry_offset(end, entry.payload.size());
+    const uint64_t offset = next_entry(end, is_behind_big, entry.payload.size());
+    is_behind_big = entry.payload.size() >= kBigPayloadBytes;
     headers[i] = encode_entry_header(entry.header, pack_.header, offset);
     parts.push_back(ByteSpan(kZeros).first(offset - end));
     parts.push_back(headers[i]);
@@ -238,6 +253,7 @@ Result<std::vector<uint64_t>> PackWriter::append(std::span<const NewEntry> entri
   }
   CAKE_TRY(pack_.file.write_parts_at(end_, parts));
   end_ = end;
+  last_is_big_ = is_behind_big;
   return payload_offsets;
 }
 

@@ -31,6 +31,25 @@ struct RefRecord {
 Buffer encode_ref_record(const RefRecord& record);
 Result<RefRecord> decode_ref_record(ByteSpan bytes);
 
+// A revision was pinned, or is so no longer.
+struct PinRecord {
+  std::string source;
+  RepoName repo;
+  std::string revision;
+  bool is_pinned = true;
+};
+Buffer encode_pin_record(const PinRecord& record);
+Result<PinRecord> decode_pin_record(ByteSpan bytes);
+
+// What was recorded before of the commit, or of the whole repo when it is empty, is void.
+struct RemovalRecord {
+  std::string source;
+  RepoName repo;
+  std::string commit;
+};
+Buffer encode_removal_record(const RemovalRecord& record);
+Result<RemovalRecord> decode_removal_record(ByteSpan bytes);
+
 // The content is named by the entry's header.
 struct RecipeRecord {
   RecipeRow recipe;

@@ -44,6 +44,8 @@ void add_verbs(CLI::App& app, Run& run) {
   add_tree(app, run);
   add_cat(app, run);
   add_du(app, run);
+  add_rm(app, run);
+  add_pin(app, run);
   add_serve(app, run);
   add_config(app, run);
   add_doctor(app, run);

@@ -74,6 +74,7 @@ int print_plan(Context& context, const std::vector<TransferFile>& files) {
 
 Status transfer(Context& context, Session& session, Interrupts& interrupts,
                 std::vector<TransferFile> files, unsigned workers) {
+  const bool is_for_store = files.front().target.empty();
   Transfer job(session.client(), std::move(files));
   Progress progress(context.err, isatty(STDERR_FILENO) != 0, context.shows_progress);
   Transfer::State state;
@@ -92,6 +93,13 @@ Status transfer(Context& context, Session& session, Interrupts& interrupts,
   const Status flushed = session.store().chunks().flush();
   if (interrupts.has_come()) return Error{Errc::cancelled, "interrupted; what came is kept"};
   if (state.error) return *state.error;
+  // Readers go on when the store is full; who fetches ahead of use wants to know.
+  const uint64_t unstored = session.metrics().counter("store.chunks_unstored").value();
+  if (flushed && is_for_store && unstored > 0)
+    return Error{
+        Errc::no_space,
+        cat("the store is full: ", unstored, " part(s) were fetched but could not be kept; ",
+            "raise cache_size, lower min_free, or remove or unpin something")};
   return flushed;
 }
 

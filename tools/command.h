@@ -74,6 +74,8 @@ void add_ls(CLI::App& app, Run& run);
 void add_tree(CLI::App& app, Run& run);  // tree, stat
 void add_cat(CLI::App& app, Run& run);
 void add_du(CLI::App& app, Run& run);
+void add_rm(CLI::App& app, Run& run);   // rm, prune
+void add_pin(CLI::App& app, Run& run);  // pin, unpin
 void add_serve(CLI::App& app, Run& run);
 void add_config(CLI::App& app, Run& run);  // config, env
 void add_doctor(CLI::App& app, Run& run);

@@ -23,6 +23,14 @@ Offline offline_choice(const std::string& name) {
   return Offline::automatic;
 }
 
+Prefetch prefetch_choice(const std::string& name) {
+  if (name == "off") return Prefetch::off;
+  if (name == "tensor") return Prefetch::tensor;
+  if (name == "file") return Prefetch::file;
+  if (name == "repo") return Prefetch::repo;
+  return Prefetch::automatic;
+}
+
 }  // namespace
 
 StoreOptions store_options(const Config& config) {
@@ -30,6 +38,8 @@ StoreOptions store_options(const Config& config) {
   options.directory = config.store_directory();
   options.codec = codec_choice(config.text("codec"));
   options.mem_cache_bytes = config.size("mem_cache");
+  options.cache_size = config.percent_size("cache_size");
+  options.min_free = config.percent_size("min_free");
   return options;
 }
 
@@ -48,8 +58,8 @@ ClientOptions client_options(const Config& config) {
   options.fetch.timeo = Millis(1000 * std::max<uint64_t>(1, *config.seconds("timeo")));
   options.fetch.retrans = static_cast<unsigned>(*config.count("retrans"));
   options.fetch.readahead.max_window_bytes = config.size("readahead");
-  options.fetch.readahead.is_enabled =
-      config.text("prefetch") != "off" && config.size("readahead") > 0;
+  options.fetch.readahead.prefetch =
+      config.size("readahead") > 0 ? prefetch_choice(config.text("prefetch")) : Prefetch::off;
   options.offline = offline_choice(config.text("offline"));
   if (const std::optional<uint64_t> refresh = config.seconds("refresh"))
     options.refresh_s = static_cast<int64_t>(*refresh);

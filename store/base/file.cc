@@ -200,6 +200,17 @@ Status File::punch_hole(ByteRange range) const {
   return {};
 }
 
+Result<bool> File::preallocate(ByteRange range) const {
+  int failed = 0;
+  do {
+    failed = ::fallocate(fd_, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(range.offset),
+                         static_cast<off_t>(range.length));
+  } while (failed != 0 && errno == EINTR);
+  if (failed == 0) return true;
+  if (errno == EOPNOTSUPP || errno == ENOSYS) return false;
+  return here("reserve space in", path_);
+}
+
 void File::drop_cache(ByteRange range) const {
   // Advice: a file system that cannot follow it costs memory, not correctness.
   (void)::posix_fadvise(fd_, static_cast<off_t>(range.offset), static_cast<off_t>(range.length),
@@ -274,6 +285,12 @@ Status rename_file(const std::string& from, const std::string& to) {
 
 bool path_exists(const std::string& path) {
   return ::access(path.c_str(), F_OK) == 0;
+}
+
+Result<uint64_t> path_disk_bytes(const std::string& path) {
+  struct stat facts {};
+  if (::lstat(path.c_str(), &facts) != 0) return here("stat", path);
+  return static_cast<uint64_t>(facts.st_blocks) * 512;
 }
 
 Result<unsigned> path_owner(const std::string& path) {
