@@ -126,7 +126,7 @@ bool FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
   // One more than the missing, for this function: `done` runs once everything is arranged.
   op->done = std::move(done);
   op->missing = missing.size() + 1;
-  std::vector<uint64_t> to_start;
+  std::vector<uint64_t> to_start, joined;
   std::vector<std::pair<uint64_t, ChunkPtr>> came_meanwhile;
   {
     MutexLock lock(mutex_);
@@ -146,6 +146,8 @@ bool FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
         }
         flight = flights_.emplace(ordinal, Flight{}).first;
         to_start.push_back(ordinal);
+      } else {
+        joined.push_back(ordinal);
       }
       flight->second.waiters.push_back([op, index](const Result<ChunkPtr>& arrival) {
         if (arrival) op->slices[index].chunk = *arrival;
@@ -157,6 +159,7 @@ bool FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
     op->slices[index].chunk = std::move(chunk);
     op->finish_one(nullptr);
   }
+  if (!joined.empty()) fetcher_->hurry(*this, joined);
   if (!to_start.empty()) fetcher_->start(shared_from_this(), std::move(to_start), true);
   // After the flights above: the last extent of this read may reach into what is read ahead.
   if (options.drives_readahead) read_ahead(offset, length);

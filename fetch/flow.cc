@@ -29,8 +29,8 @@ double smoothed(double old_value, double new_value) {
 
 Flow::Flow(FlowOptions options)
     : options_(options),
-      transfers_(std::clamp(options.first_transfers, kFewest,
-                            std::max(kFewest, options.max_transfers))) {}
+      transfers_(
+          std::clamp(options.first_transfers, kFewest, std::max(kFewest, options.max_transfers))) {}
 
 void Flow::received(uint64_t bytes, SteadyTime now) {
   if (window_began_ == SteadyTime{}) window_began_ = now;
@@ -95,8 +95,7 @@ uint64_t Flow::range_bytes() const {
   const uint64_t share = options_.max_outstanding_bytes / transfers_;
   uint64_t bytes = kFirstRange;
   if (bytes_per_ms_ > 0) {
-    const double wanted =
-        bytes_per_ms_ * std::max(kBodyToFirstByte * first_byte_ms_, kShortestMs);
+    const double wanted = bytes_per_ms_ * std::max(kBodyToFirstByte * first_byte_ms_, kShortestMs);
     bytes = static_cast<uint64_t>(std::min(wanted, static_cast<double>(kLargestRange)));
   }
   bytes = std::clamp(std::min(bytes, share), kSmallestRange, kLargestRange);

@@ -14,10 +14,10 @@ struct FlowOptions {
   uint64_t max_outstanding_bytes = 128 * kMiB;  // transfers times range, at most
 };
 
-// Climbs while climbing pays: with more wanted than is under way, a quarter of a second is measured,
-// the number raised by a half, and the raise kept if it brought a twentieth more bytes a second.
-// Else it is taken back, and tried again some seconds later: links change.  A 429 halves the number,
-// a stall takes a quarter of it.
+// Climbs while climbing pays: with more wanted than is under way, a quarter of a second is
+// measured, the number raised by a half, and the raise kept if it brought a twentieth more bytes a
+// second. Else it is taken back, and tried again some seconds later: links change.  A 429 halves
+// the number, a stall takes a quarter of it.
 //
 // Ranges are as large as it takes to spend a ninth of a transfer waiting for its first byte, and no
 // shorter than 20 ms.  Confined to its owner's lock.

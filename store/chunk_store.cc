@@ -116,6 +116,7 @@ struct ChunkStore::Impl {
         evictor(evictor_in),
         stored(metrics.counter("store.chunks_stored")),
         deduplicated(metrics.counter("store.chunks_deduplicated")),
+        bytes_deduplicated(metrics.counter("store.bytes_deduplicated")),
         unstored(metrics.counter("store.chunks_unstored")),
         read_corrupt(metrics.counter("store.reads_corrupt")),
         plain_written(metrics.counter("store.bytes_stored")),
@@ -180,8 +181,8 @@ struct ChunkStore::Impl {
   const CodecChoice codec;
   const uint64_t pack_bytes;
   Evictor* const evictor;
-  Counter &stored, &deduplicated, &unstored, &read_corrupt, &plain_written, &encoded_written,
-      &deferred, &recoded;
+  Counter &stored, &deduplicated, &bytes_deduplicated, &unstored, &read_corrupt, &plain_written,
+      &encoded_written, &deferred, &recoded;
   PackReader reader;  // synchronises itself
 
   std::atomic<uint64_t> queued{0};
@@ -428,6 +429,7 @@ void ChunkStore::Impl::add_to_group(uint64_t sequence) {
 
 void ChunkStore::Impl::add_deduped(const JobPtr& job, const Location& location) {
   deduplicated.add();
+  bytes_deduplicated.add(job->plain_bytes);
   if (job->request.plain) queued -= job->plain_bytes;
   job->request.plain.reset();
   if (job->request.done) job->request.done(job->digest, location);
@@ -914,6 +916,16 @@ Status ChunkStore::record_pin(const std::string& source, const RepoName& repo,
 Status ChunkStore::record_removal(const std::string& source, const RepoName& repo,
                                   const std::string& commit) {
   impl_->record(EntryKind::removal, Digest{}, encode_removal_record({source, repo, commit}));
+  return {};
+}
+
+Status ChunkStore::record_extents(const std::string& content_name,
+                                  std::span<const PublishedExtent> extents) {
+  std::vector<SegmentItem> items;
+  items.reserve(extents.size());
+  for (const PublishedExtent& extent : extents)
+    items.push_back({extent.ordinal, extent.plain_bytes, extent.digest});
+  if (!items.empty()) CAKE_TRY(record_segment(content_name, items));
   return {};
 }
 

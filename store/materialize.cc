@@ -162,7 +162,7 @@ Result<Materializer::Outcome> Materializer::write_copy(const Plan& plan, const F
   if (hasher->finish_hex() != proof.wanted)
     return Error{Errc::corrupt,
                  cat(plan.content.path, ": the cached bytes do not have the hub's hash")};
-  CAKE_TRY(store_.index().set_verified(plan.content.id, true));
+  CAKE_TRY(store_.index().set_verification(plan.content.id, Verification::verified));
   return Outcome::done;
 }
 
@@ -231,6 +231,9 @@ Result<std::optional<File>> Materializer::open_file(const ContentRow& content) {
   if (!row || row->kind == PackKind::leaving) return std::nullopt;
   if (CAKE_TRY(file->size()) != content.bytes)
     return Error{Errc::corrupt, cat(file->path(), " is not ", content.bytes, " bytes long")};
+  // The kernel would read a hole as zeros, and nobody would notice.
+  if (CAKE_TRY(file->disk_bytes()) < content.bytes)
+    return Error{Errc::corrupt, cat(file->path(), " has holes")};
   store_.accesses().note_content(content.id);
   return std::optional<File>(std::move(file).value());
 }

@@ -57,6 +57,9 @@ ClientOptions client_options(const Config& config) {
   options.fetch.is_hard = config.boolean("hard");
   options.fetch.timeo = Millis(1000 * std::max<uint64_t>(1, *config.seconds("timeo")));
   options.fetch.retrans = static_cast<unsigned>(*config.count("retrans"));
+  // A quarter of the connections is for those who wait.
+  options.fetch.max_transfers =
+      static_cast<unsigned>(std::clamp<uint64_t>(*config.count("max_conns") * 3 / 4, 2, 4096));
   options.fetch.readahead.max_window_bytes = config.size("readahead");
   options.fetch.readahead.prefetch =
       config.size("readahead") > 0 ? prefetch_choice(config.text("prefetch")) : Prefetch::off;
@@ -73,10 +76,11 @@ Result<std::unique_ptr<Store>> open_store(const Config& config, Metrics& metrics
   return store;
 }
 
-Result<std::unique_ptr<Session>> Session::open(const Config& config) {
+Result<std::unique_ptr<Session>> Session::open(const Config& config, For use) {
   std::unique_ptr<Session> session(new Session());
   session->default_revision_ = config.text("rev");
-  const ClientOptions options = client_options(config);
+  ClientOptions options = client_options(config);
+  options.fetch.logs_failures = use == For::mount;
   session->name_timeout_ = options.fetch.timeo;
   session->metrics_ = std::make_unique<Metrics>();
   session->store_ = CAKE_TRY(open_store(config, *session->metrics_));
