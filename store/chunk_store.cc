@@ -64,6 +64,7 @@ struct Item {
   std::optional<Location> replaces;  // of a chunk that was stored unencoded
   uint64_t sequence = 0;
 
+  bool is_record() const { return job == nullptr && !replaces; }
   ByteSpan payload() const {
     const bool is_raw_chunk = job != nullptr && header.codec == CodecId::raw;
     return is_raw_chunk ? job->request.plain->bytes() : ByteSpan(encoded);
@@ -575,8 +576,8 @@ void ChunkStore::Impl::give_back_room() {
 // lack.
 void ChunkStore::Impl::write(std::vector<Item> batch) {
   std::vector<Item> records;
-  const auto is_record = [](const Item& item) { return item.job == nullptr; };
-  const auto first = std::stable_partition(batch.begin(), batch.end(), std::not_fn(is_record));
+  const auto first =
+      std::stable_partition(batch.begin(), batch.end(), std::not_fn(&Item::is_record));
   std::move(first, batch.end(), std::back_inserter(records));
   batch.erase(first, batch.end());
   if (!records.empty()) write_batch(std::move(records));
@@ -588,7 +589,7 @@ void ChunkStore::Impl::write_batch(std::vector<Item> batch) {
     CAKE_TRY(acquire_pack());
     std::vector<NewEntry> entries;
     for (const Item& item : batch) entries.push_back({item.header, item.payload()});
-    if (batch.front().job != nullptr) CAKE_TRY(take_room(entries));
+    if (!batch.front().is_record()) CAKE_TRY(take_room(entries));
     return pack->append(entries);
   };
   const Result<std::vector<uint64_t>> offsets = append();
@@ -596,7 +597,8 @@ void ChunkStore::Impl::write_batch(std::vector<Item> batch) {
   for (size_t i = 0; i < batch.size(); i++) {
     Item& item = batch[i];
     if (item.job == nullptr) {
-      if (!offsets) log_failure(offsets.error());
+      // A chunk that could not be recoded is there all the same.
+      if (!offsets && item.is_record()) log_failure(offsets.error());
       MutexLock lock(mutex);
       add_to_group(item.sequence);
       open.bytes += item.encoded.size();
