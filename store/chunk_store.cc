@@ -30,6 +30,11 @@ constexpr size_t kBatchEntries = 256;
 // Appended extents that the index refuses (disk full) are kept and tried again; beyond these, puts
 // fail instead of taking ever more memory.
 constexpr size_t kMaxUnpublished = 65'536;
+// Encoders are behind when this part of the memory budget waits for them: half of what makes
+// readahead pause (fetch/fetcher.cc).
+constexpr uint64_t kBehindShare = 8;
+// Of what was stored unencoded for want of processors, so much is remembered.
+constexpr size_t kMaxUnencoded = 65'536;
 constexpr Millis kRetryDelay{1000};
 // Disk space that was taken and not used is given back after so much quiet.
 constexpr Millis kQuiet{1000};
@@ -41,14 +46,22 @@ struct Job {
   uint32_t plain_bytes = 0;
   Digest digest;
   Digest content;  // content_name, parsed
+  bool encode_later = false;
 };
 using JobPtr = std::shared_ptr<Job>;
+
+// A chunk at rest that an encoder has not seen.
+struct Unencoded {
+  EntryHeader header;
+  Location location;
+};
 
 // An entry on its way to the pack.
 struct Item {
   EntryHeader header;
-  Buffer encoded;  // the payload; of a raw chunk it is job->request.plain
-  JobPtr job;      // of a chunk
+  Buffer encoded;                    // the payload; of a raw chunk it is job->request.plain
+  JobPtr job;                        // of a chunk
+  std::optional<Location> replaces;  // of a chunk that was stored unencoded
   uint64_t sequence = 0;
 
   ByteSpan payload() const {
@@ -65,6 +78,7 @@ struct Group {
   std::vector<PublishedExtent> extents;
   std::map<Digest, std::vector<SegmentItem>> deduped;  // by content name
   std::vector<uint64_t> sequences;
+  std::vector<Unencoded> unencoded;
   uint64_t bytes = 0;
   SteadyTime since;
   bool is_empty() const { return sequences.empty() && !seal; }
@@ -101,15 +115,20 @@ struct ChunkStore::Impl {
         evictor(evictor_in),
         stored(metrics.counter("store.chunks_stored")),
         deduplicated(metrics.counter("store.chunks_deduplicated")),
+        bytes_deduplicated(metrics.counter("store.bytes_deduplicated")),
         unstored(metrics.counter("store.chunks_unstored")),
         read_corrupt(metrics.counter("store.reads_corrupt")),
         plain_written(metrics.counter("store.bytes_stored")),
         encoded_written(metrics.counter("store.bytes_written")),
+        deferred(metrics.counter("store.chunks_unencoded")),
+        recoded(metrics.counter("store.chunks_recoded")),
         reader(directory, index) {}
 
   // --- on pool threads ---
   void process(const JobPtr& job);
   void encode(const JobPtr& job);
+  void recode(const Unencoded& chunk);
+  void punch(const Location& location);
   // --- on the writer's thread ---
   struct Work {
     std::vector<Item> items;
@@ -139,6 +158,12 @@ struct ChunkStore::Impl {
   std::vector<Flusher> take_flushers(bool all) EXCLUDES(mutex);
   // --- anywhere ---
   void submit(Item item);
+  void submit_new(Item item) EXCLUDES(mutex);
+  std::optional<Unencoded> take_unencoded() REQUIRES(mutex);
+  void post_recode(Unencoded chunk);
+  void recode_when_idle() EXCLUDES(mutex);
+  void end_pool_task() EXCLUDES(mutex);
+  Result<ChunkPtr> read(const Location& location);
   void record(EntryKind kind, const Digest& content, Buffer payload);
   void add_deduped(const JobPtr& job, const Location& location);
   void fail(const JobPtr& job, const Error& error);
@@ -155,10 +180,12 @@ struct ChunkStore::Impl {
   const CodecChoice codec;
   const uint64_t pack_bytes;
   Evictor* const evictor;
-  Counter &stored, &deduplicated, &unstored, &read_corrupt, &plain_written, &encoded_written;
+  Counter &stored, &deduplicated, &bytes_deduplicated, &unstored, &read_corrupt, &plain_written,
+      &encoded_written, &deferred, &recoded;
   PackReader reader;  // synchronises itself
 
   std::atomic<uint64_t> queued{0};
+  std::atomic<uint64_t> waiting_for_pool{0};  // those of them that no thread has encoded yet
 
   // Confined to the writer's thread.
   std::shared_ptr<PackWriter> pack;
@@ -181,6 +208,9 @@ struct ChunkStore::Impl {
   };
   std::unordered_map<Digest, Pending, DigestHash> pending GUARDED_BY(mutex);
   std::deque<Item> items GUARDED_BY(mutex);
+  // Durable; encoded one at a time while nothing is put.
+  std::deque<Unencoded> unencoded GUARDED_BY(mutex);
+  bool stopping GUARDED_BY(mutex) = false;
   Group open GUARDED_BY(mutex);
   bool rotate GUARDED_BY(mutex) = false;  // the pack cannot be trusted with more
   std::deque<Group> closed GUARDED_BY(mutex);
@@ -244,7 +274,13 @@ void ChunkStore::Impl::encode(const JobPtr& job) {
   item.header.digest = job->digest;
   item.header.content = job->content;
   const Codec& chosen = choose_codec(codec, job->request.dtype);
-  if (chosen.id() != CodecId::raw) {
+  // Processors are short: what has arrived goes to the disk as it is, so that neither memory fills
+  // nor readahead shrinks, and is encoded when there is time.
+  const bool is_behind = waiting_for_pool > buffers.budget().limit() / kBehindShare;
+  if (chosen.id() != CodecId::raw && is_behind) {
+    job->encode_later = true;
+    deferred.add();
+  } else if (chosen.id() != CodecId::raw) {
     // An encoder that fails costs disk, not the chunk.
     auto encoded = chosen.encode(plain, job->request.dtype);
     if (encoded && *encoded && (*encoded)->size() < plain.size()) {
@@ -254,6 +290,97 @@ void ChunkStore::Impl::encode(const JobPtr& job) {
     }
   }
   submit(std::move(item));
+}
+
+// On a pool thread.  A chunk that is gone, damaged or cannot be made smaller stays as it is.
+void ChunkStore::Impl::recode(const Unencoded& chunk) {
+  const auto found = index.find_chunks(std::span(&chunk.header.digest, 1));
+  if (!found || (*found)[0] != chunk.location) return;
+  const Result<ChunkPtr> plain = read(chunk.location);
+  if (!plain) return;
+  const Codec& chosen = choose_codec(codec, chunk.header.dtype);
+  auto encoded = chosen.encode((*plain)->bytes(), chunk.header.dtype);
+  if (!encoded || !*encoded || (*encoded)->size() >= (*plain)->size()) return;
+  Item item;
+  item.header = chunk.header;
+  item.header.codec = chosen.id();
+  item.header.payload_bytes = static_cast<uint32_t>((*encoded)->size());
+  item.encoded = std::move(**encoded);
+  item.replaces = chunk.location;
+  submit_new(std::move(item));
+  recoded.add();
+}
+
+// The next chunk to recode, when nobody else wants the pool; counts as one of its tasks.
+std::optional<Unencoded> ChunkStore::Impl::take_unencoded() {
+  if (stopping || unencoded.empty() || pool_tasks > 0 || items.size() >= kBatchEntries / 8)
+    return std::nullopt;
+  Unencoded next = std::move(unencoded.front());
+  unencoded.pop_front();
+  pool_tasks++;
+  return next;
+}
+
+void ChunkStore::Impl::post_recode(Unencoded chunk) {
+  pool.post(ThreadPool::Priority::background, [this, chunk = std::move(chunk)] {
+    recode(chunk);
+    end_pool_task();
+  });
+}
+
+void ChunkStore::Impl::recode_when_idle() {
+  std::optional<Unencoded> next;
+  {
+    MutexLock lock(mutex);
+    next = take_unencoded();
+  }
+  if (next) post_recode(std::move(*next));
+}
+
+// The last thing that a task does: without a task left, this may be destroyed.
+void ChunkStore::Impl::end_pool_task() {
+  std::optional<Unencoded> next;
+  {
+    MutexLock lock(mutex);
+    pool_tasks--;
+    next = take_unencoded();
+    if (!next) idle.notify_all();
+  }
+  if (next) post_recode(std::move(*next));
+}
+
+// Gives the disk back what a chunk's row pointed to before.  Who has read the row reads zeros now,
+// which its checksum tells, and asks again.
+void ChunkStore::Impl::punch(const Location& location) {
+  const auto punch = [&]() -> Status {
+    const std::optional<Index::PackRow> row = CAKE_TRY(index.find_pack(location.pack));
+    if (!row) return {};
+    const File file = CAKE_TRY(File::open(cat(directory, "/", row->name), File::Mode::read_write));
+    return file.punch_hole(
+        {location.offset - kEntryHeaderBytes, kEntryHeaderBytes + location.encoded_bytes});
+  };
+  // Costs disk until the pack goes, nothing else.
+  const Status punched = punch();
+  if (!punched) log_warn(punched.error().message);
+}
+
+Result<ChunkPtr> ChunkStore::Impl::read(const Location& location) {
+  CAKE_TRY(check_location(location));
+  auto payload =
+      CAKE_TRY(reader.read(location.pack, location.offset, location.encoded_bytes, buffers));
+  return decode_chunk(location, buffers, std::move(payload));
+}
+
+// As submit, for what no put has counted.
+void ChunkStore::Impl::submit_new(Item item) {
+  {
+    MutexLock lock(mutex);
+    item.sequence = next_sequence++;
+    unwritten.insert(item.sequence);
+    unpublished.insert(item.sequence);
+    items.push_back(std::move(item));
+  }
+  writer_wake.notify_one();
 }
 
 void ChunkStore::Impl::submit(Item item) {
@@ -273,14 +400,7 @@ void ChunkStore::Impl::record(EntryKind kind, const Digest& content, Buffer payl
   item.header.content = content;
   item.header.written_at = unix_microseconds();
   item.encoded = std::move(payload);
-  {
-    MutexLock lock(mutex);
-    item.sequence = next_sequence++;
-    unwritten.insert(item.sequence);
-    unpublished.insert(item.sequence);
-    items.push_back(std::move(item));
-  }
-  writer_wake.notify_one();
+  submit_new(std::move(item));
 }
 
 // --- Ends of a put ---
@@ -308,6 +428,7 @@ void ChunkStore::Impl::add_to_group(uint64_t sequence) {
 
 void ChunkStore::Impl::add_deduped(const JobPtr& job, const Location& location) {
   deduplicated.add();
+  bytes_deduplicated.add(job->plain_bytes);
   if (job->request.plain) queued -= job->plain_bytes;
   job->request.plain.reset();
   if (job->request.done) job->request.done(job->digest, location);
@@ -402,7 +523,10 @@ void ChunkStore::Impl::run_writer() {
       give_back_room();
       pack.reset();
     }
-    if (!work.items.empty()) write(std::move(work.items));
+    if (!work.items.empty()) {
+      write(std::move(work.items));
+      recode_when_idle();
+    }
   }
 }
 
@@ -476,6 +600,12 @@ void ChunkStore::Impl::write_batch(std::vector<Item> batch) {
       MutexLock lock(mutex);
       add_to_group(item.sequence);
       open.bytes += item.encoded.size();
+      if (offsets && item.replaces)
+        open.extents.push_back(
+            {0, 0, item.header.digest,
+             Location{pack->id(), (*offsets)[i], item.header.payload_bytes, item.header.plain_bytes,
+                      item.header.codec, item.header.checksum},
+             item.header.plain_bytes, item.replaces});
       continue;
     }
     if (!offsets) {
@@ -499,6 +629,7 @@ void ChunkStore::Impl::write_batch(std::vector<Item> batch) {
       open.bytes += location.encoded_bytes;
       open.extents.push_back({item.job->request.content, item.job->request.ordinal,
                               item.header.digest, location, location.plain_bytes});
+      if (item.job->encode_later) open.unencoded.push_back({item.header, location});
     }
     for (const JobPtr& waiter : settle(item.header.digest, location)) add_deduped(waiter, location);
   }
@@ -615,6 +746,7 @@ void ChunkStore::Impl::run_committer() {
       closed_extents -= group.extents.size();
     }
     const auto [status, outcome] = commit(group);
+    std::vector<Location> replaced;
     if (outcome == Outcome::lost)
       for (const PublishedExtent& extent : group.extents)
         if (extent.location) unstored.add();
@@ -627,10 +759,18 @@ void ChunkStore::Impl::run_committer() {
         closed.push_front(std::move(group));
       } else {
         for (const PublishedExtent& extent : group.extents)
-          if (extent.location) pending.erase(extent.digest);
+          if (extent.location && !extent.replaces) pending.erase(extent.digest);
+        if (outcome == Outcome::committed) {
+          for (Unencoded& chunk : group.unencoded)
+            if (unencoded.size() < kMaxUnencoded) unencoded.push_back(std::move(chunk));
+          for (const PublishedExtent& extent : group.extents)
+            if (extent.replaces) replaced.push_back(*extent.replaces);
+        }
         for (const uint64_t sequence : group.sequences) unpublished.erase(sequence);
       }
     }
+    for (const Location& location : replaced) punch(location);
+    recode_when_idle();
     if (!status)
       for (Flusher& flusher : take_flushers(true)) flusher.done(status);
   }
@@ -659,6 +799,10 @@ Result<std::unique_ptr<ChunkStore>> ChunkStore::open(const std::string& director
 }
 
 ChunkStore::~ChunkStore() {
+  {
+    MutexLock lock(impl_->mutex);
+    impl_->stopping = true;
+  }
   const Status flushed = flush();
   if (!flushed) log_error(flushed.error().with("closing the store").message);
   {
@@ -673,13 +817,7 @@ ChunkStore::~ChunkStore() {
 }
 
 Result<ChunkPtr> ChunkStore::read(const Location& location) {
-  const auto read = [&]() -> Result<ChunkPtr> {
-    CAKE_TRY(check_location(location));
-    auto payload = CAKE_TRY(
-        impl_->reader.read(location.pack, location.offset, location.encoded_bytes, impl_->buffers));
-    return decode_chunk(location, impl_->buffers, std::move(payload));
-  };
-  Result<ChunkPtr> plain = read();
+  Result<ChunkPtr> plain = impl_->read(location);
   if (!plain && plain.error().code == Errc::corrupt) impl_->read_corrupt.add();
   return plain;
 }
@@ -693,6 +831,7 @@ void ChunkStore::put(PutRequest request) {
   if (!parse_hex(job->request.content_name, job->content.bytes)) job->content = Digest{};
   Impl* const impl = impl_.get();
   impl->queued += job->plain_bytes;
+  impl->waiting_for_pool += job->plain_bytes;
   {
     MutexLock lock(impl->mutex);
     job->sequence = impl->next_sequence++;
@@ -702,9 +841,8 @@ void ChunkStore::put(PutRequest request) {
   }
   impl->pool.post(ThreadPool::Priority::background, [impl, job] {
     impl->process(job);
-    MutexLock lock(impl->mutex);
-    impl->pool_tasks--;
-    impl->idle.notify_all();
+    impl->waiting_for_pool -= job->plain_bytes;
+    impl->end_pool_task();
   });
 }
 
@@ -776,6 +914,16 @@ Status ChunkStore::record_pin(const std::string& source, const RepoName& repo,
 Status ChunkStore::record_removal(const std::string& source, const RepoName& repo,
                                   const std::string& commit) {
   impl_->record(EntryKind::removal, Digest{}, encode_removal_record({source, repo, commit}));
+  return {};
+}
+
+Status ChunkStore::record_extents(const std::string& content_name,
+                                  std::span<const PublishedExtent> extents) {
+  std::vector<SegmentItem> items;
+  items.reserve(extents.size());
+  for (const PublishedExtent& extent : extents)
+    items.push_back({extent.ordinal, extent.plain_bytes, extent.digest});
+  if (!items.empty()) CAKE_TRY(record_segment(content_name, items));
   return {};
 }
 

@@ -37,7 +37,9 @@ struct SegmentItem;  // store/pack_record.h
 //
 // Life of a put: pool thread hashes, looks for the digest (index, or this group), encodes, appends
 // to this process's pack, calls `done`.  The committer makes bytes durable (fdatasync), then
-// commits the rows: every kGroupBytes or kGroupDelay, and on flush.
+// commits the rows: every kGroupBytes or kGroupDelay, and on flush.  When encoders fall behind,
+// chunks are stored as they are, and encoded one by one when nothing is put; their old bytes are
+// then punched.
 class ChunkStore {
  public:
   static constexpr uint64_t kGroupBytes = 64 * kMiB;
@@ -79,6 +81,8 @@ class ChunkStore {
                     bool is_pinned);
   // `commit` empty: the whole repo.
   Status record_removal(const std::string& source, const RepoName& repo, const std::string& commit);
+  // Extents of a content whose chunks came by another way than put() for it.
+  Status record_extents(const std::string& content_name, std::span<const PublishedExtent> extents);
 
  private:
   struct Impl;

@@ -11,7 +11,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -63,10 +62,6 @@ class Materializer {
   Result<bool> unmaterialize(RowId content);
   // Chunks are dropped: for when there is no room.  Answers the bytes that came free.
   Result<uint64_t> evict(RowId content);
-
-  // Evicts those used longest ago until so much is free, leaving `keep` (sorted) and what is in
-  // use. Answers the bytes that came free.
-  Result<uint64_t> relieve(uint64_t wanted_bytes, std::span<const RowId> keep);
 
   // All materialized contents.
   struct Entry {

@@ -118,21 +118,6 @@ Result<uint64_t> Materializer::evict(RowId content) {
   return held->row.bytes;
 }
 
-Result<uint64_t> Materializer::relieve(uint64_t wanted_bytes, std::span<const RowId> keep) {
-  std::multimap<int64_t, RowId> by_age;
-  for (const Entry& entry : CAKE_TRY(list())) {
-    if (std::binary_search(keep.begin(), keep.end(), entry.content)) continue;
-    const auto row = CAKE_TRY(store_.index().find_content(entry.content));
-    if (row) by_age.emplace(row->last_access, entry.content);
-  }
-  uint64_t freed = 0;
-  for (const auto& [last_access, content] : by_age) {
-    if (freed >= wanted_bytes) break;
-    freed += CAKE_TRY(evict(content));
-  }
-  return freed;
-}
-
 // Row before file: a file without a row is looked at by recover().
 Status Materializer::remove(const MaterializedRow& row) {
   CAKE_TRY(index_->remove(row.pack));

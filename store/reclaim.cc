@@ -4,6 +4,7 @@
 #include "store/base/fault.h"
 #include "store/base/log.h"
 #include "store/evict.h"
+#include "store/materialize_plan.h"
 #include "store/pack.h"
 #include "store/store.h"
 
@@ -103,7 +104,8 @@ Result<uint64_t> Reclaimer::punch(std::vector<Location> locations) {
   for (const Location& location : locations) by_pack[location.pack].push_back(location);
   for (auto& [id, members] : by_pack) {
     const std::optional<Index::PackRow> row = CAKE_TRY(index_.find_pack(id));
-    if (!row) continue;
+    // Who has a materialized file mapped would read zeros: it goes as a whole (Materializer).
+    if (!row || row->name.ends_with(kRawSuffix)) continue;
     auto file = File::open(cat(directory_, "/packs/", row->name), File::Mode::read_write);
     if (!file && file.error().code == Errc::not_found) continue;
     if (!file) return file.error();

@@ -6,6 +6,7 @@
 #include "store/base/bytes.h"
 #include "store/base/clock.h"
 #include "store/index_upkeep.h"
+#include "tools/hot.h"
 #include "tools/session.h"
 #include "tools/store_view.h"
 #include "tools/table.h"
@@ -34,11 +35,44 @@ Result<Target> find_target(Index& index, const Config& config, const std::string
   return Error{Errc::not_found, cat(printable(word), " is not in the store; cake pull it first")};
 }
 
-int run_pin(Context& context, const std::vector<std::string>& words, bool is_pinned) {
+struct Arguments {
+  std::vector<std::string> words;
+  bool is_hot = false;
+};
+
+// The contents that a target leads to now.
+Result<std::vector<RowId>> contents_of(Index& index, const Target& target) {
+  std::string commit = target.revision;
+  for (const RefRow& ref : target.repo.refs)
+    if (ref.revision == target.revision) commit = ref.commit;
+  const auto snapshot = CAKE_TRY(index.find_snapshot(target.repo.row.id, commit));
+  std::vector<RowId> contents;
+  for (uint32_t i = 0; snapshot != nullptr && i < snapshot->entries().size(); i++)
+    contents.push_back(snapshot->content_id(i));
+  return contents;
+}
+
+// A pin keeps what is materialized from being evicted; without one it may stay or go.
+Status set_hot(Context& context, Store& store, const Target& target, bool is_pinned) {
+  const std::vector<RowId> contents = CAKE_TRY(contents_of(store.index(), target));
+  if (!is_pinned) {
+    const uint64_t in_use = CAKE_TRY(unmaterialize_contents(store, contents));
+    if (in_use > 0) say(context, cat(in_use, " file(s) stay materialized: they are open"));
+    return {};
+  }
+  const HotSums sums = CAKE_TRY(materialize_contents(context, store, contents));
+  say(context, cat(sums.files, " file(s) materialized, ", format_size(sums.bytes)));
+  if (sums.incomplete > 0)
+    return Error{Errc::offline,
+                 cat(sums.incomplete, " file(s) are not here completely: cake pull first")};
+  return {};
+}
+
+int run_pin(Context& context, const Arguments& arguments, bool is_pinned) {
   Metrics metrics;
   const std::unique_ptr<Store> store = CAKE_TRY_RUN(context, open_store(context.config, metrics));
   std::vector<Target> targets;
-  for (const std::string& word : words)
+  for (const std::string& word : arguments.words)
     targets.push_back(CAKE_TRY_RUN(context, find_target(store->index(), context.config, word)));
   for (const Target& target : targets) {
     const std::string name = cat(stored_name(target.repo.row.name), "@", target.revision);
@@ -54,6 +88,7 @@ int run_pin(Context& context, const std::vector<std::string>& words, bool is_pin
     }
     CAKE_TRY_RUN(context, store->chunks().record_pin(target.repo.source, target.repo.row.name,
                                                      target.revision, is_pinned));
+    if (arguments.is_hot) CAKE_TRY_RUN(context, set_hot(context, *store, target, is_pinned));
   }
   CAKE_TRY_RUN(context, store->chunks().flush());
   return kExitOk;
@@ -66,10 +101,15 @@ void add_pin(CLI::App& app, Run& run) {
     CLI::App* verb = app.add_subcommand(is_pinned ? "pin" : "unpin",
                                         is_pinned ? "Keep a revision from being evicted or removed"
                                                   : "Let a revision be evicted again");
-    const auto words = std::make_shared<std::vector<std::string>>();
-    verb->add_option("REF", *words, "ORG/NAME[@REV]")->required();
-    verb->callback([words, is_pinned, &run] {
-      run = [words, is_pinned](Context& context) { return run_pin(context, *words, is_pinned); };
+    const auto arguments = std::make_shared<Arguments>();
+    verb->add_option("REF", arguments->words, "ORG/NAME[@REV]")->required();
+    verb->add_flag("--hot", arguments->is_hot,
+                   is_pinned ? "Also keep its complete files materialized, for passthrough"
+                             : "Also store its materialized files as chunks again");
+    verb->callback([arguments, is_pinned, &run] {
+      run = [arguments, is_pinned](Context& context) {
+        return run_pin(context, *arguments, is_pinned);
+      };
     });
   }
 }

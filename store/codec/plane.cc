@@ -21,13 +21,18 @@ Error corrupt(std::string_view reason) {
   return Error{Errc::corrupt, cat("plane: ", reason)};
 }
 
-// Counts every 16th line of 64 bytes, or all of a short plane.
+// Counts every 32nd line of 64 bytes, or more of a short plane.
 void count_lines(std::span<const uint8_t> plane, std::span<uint32_t, 256> counts) {
   constexpr size_t kLine = 64;
-  const size_t stride = plane.size() >= 64 * kKiB ? 16 * kLine : kLine;
-  std::fill(counts.begin(), counts.end(), 0);
-  for (size_t at = 0; at < plane.size(); at += stride)
-    for (const uint8_t byte : plane.subspan(at, std::min(kLine, plane.size() - at))) counts[byte]++;
+  const size_t stride = std::clamp<size_t>(plane.size() / (8 * kKiB), 1, 32) * kLine;
+  // Equal neighbours would wait for each other in one table.
+  uint32_t partial[4][256] = {};
+  for (size_t at = 0; at < plane.size(); at += stride) {
+    const std::span<const uint8_t> line = plane.subspan(at, std::min(kLine, plane.size() - at));
+    for (size_t i = 0; i < line.size(); i++) partial[i % 4][line[i]]++;
+  }
+  for (size_t v = 0; v < 256; v++)
+    counts[v] = partial[0][v] + partial[1][v] + partial[2][v] + partial[3][v];
 }
 
 bool is_constant(std::span<const uint8_t> plane) {
@@ -51,10 +56,9 @@ Result<std::optional<EncodedPlane>> store_zstd(std::span<const uint8_t> plane, b
 
 std::optional<EncodedPlane> store_rans(std::span<const uint8_t> plane, const CodecKernels& kernels,
                                        RansWriter& rans, std::span<uint8_t> out) {
-  const auto encoded = rans.encode(plane, std::min(out.size(), plane.size()), kernels);
-  if (!encoded) return std::nullopt;
-  std::copy(encoded->begin(), encoded->end(), out.begin());
-  return EncodedPlane{PlaneCoding::rans, encoded->size()};
+  const auto size = rans.encode(plane, out.first(std::min(out.size(), plane.size())), kernels);
+  if (!size) return std::nullopt;
+  return EncodedPlane{PlaneCoding::rans, *size};
 }
 
 }  // namespace
@@ -86,7 +90,7 @@ double rans_bits(std::span<const uint32_t, 256> counts) {
   unsigned rare = 0;
   for (size_t i = 0; i < sorted.size() && sorted[i] > 0; i++) {
     const double share = sorted[i] / total;
-    if (i < kSlotted && share * kRansSlots >= 0.25) {
+    if (i < kSlotted && share >= kRansWorthASlot) {
       bits -= share * std::log2(std::max(share, 1.0 / kRansSlots));
     } else {
       escaped += share;

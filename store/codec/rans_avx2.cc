@@ -26,6 +26,21 @@ CAKE_AVX2_INLINE __m256i high_bytes(__m256i of_even, __m256i of_odd) {
                          _mm256_and_si256(of_odd, _mm256_set1_epi16(static_cast<short>(0xff00))));
 }
 
+// The states of 32 lanes.
+struct Lanes {
+  __m256i low, high;
+};
+CAKE_AVX2_INLINE void load_lanes(Lanes* lanes, const RansStates& states) {
+  for (int v = 0; v < kVectors; v++)
+    lanes[v] = {load(&states.low[32 * v]), load(&states.high[32 * v])};
+}
+CAKE_AVX2_INLINE void store_lanes(const Lanes* lanes, RansStates& states) {
+  for (int v = 0; v < kVectors; v++) {
+    store(&states.low[32 * v], lanes[v].low);
+    store(&states.high[32 * v], lanes[v].high);
+  }
+}
+
 // --- Decoding ---
 
 template <int Parts>
@@ -54,12 +69,12 @@ CAKE_AVX2_INLINE __m256i next_bytes(__m256i need, const uint8_t*& in) {
 
 // One symbol of each of 32 lanes; returns their entries.
 template <int Parts>
-CAKE_AVX2_INLINE __m256i decode_step(__m256i& low, __m256i& high, const DecodeTables<Parts>& tables,
+CAKE_AVX2_INLINE __m256i decode_step(Lanes& lanes, const DecodeTables<Parts>& tables,
                                      const uint8_t*& in) {
   constexpr int kBuckets = 16 * Parts;
   constexpr int kWidthBits = Parts == 1 ? 4 : Parts == 2 ? 3 : 2;
-  const __m256i bucket = bits_right<kWidthBits>(low, kBuckets - 1);
-  const __m256i position = _mm256_and_si256(low, _mm256_set1_epi8((1 << kWidthBits) - 1));
+  const __m256i bucket = bits_right<kWidthBits>(lanes.low, kBuckets - 1);
+  const __m256i position = _mm256_and_si256(lanes.low, _mm256_set1_epi8((1 << kWidthBits) - 1));
   const __m256i is_alias = _mm256_cmpgt_epi8(position, look_up(tables.last, bucket));
   const __m256i entry = _mm256_blendv_epi8(bucket, look_up(tables.alias, bucket), is_alias);
   const __m256i rank =
@@ -67,46 +82,47 @@ CAKE_AVX2_INLINE __m256i decode_step(__m256i& low, __m256i& high, const DecodeTa
   const __m256i freq = look_up(tables.freq, entry);
 
   const __m256i state_even =
-      _mm256_add_epi16(_mm256_mullo_epi16(even(freq), even(high)), even(rank));
-  const __m256i state_odd = _mm256_add_epi16(_mm256_mullo_epi16(odd(freq), odd(high)), odd(rank));
+      _mm256_add_epi16(_mm256_mullo_epi16(even(freq), even(lanes.high)), even(rank));
+  const __m256i state_odd =
+      _mm256_add_epi16(_mm256_mullo_epi16(odd(freq), odd(lanes.high)), odd(rank));
   const __m256i new_low = low_bytes(state_even, state_odd);
   const __m256i new_high = high_bytes(state_even, state_odd);
   const __m256i need = _mm256_cmpeq_epi8(new_high, _mm256_setzero_si256());
-  low = _mm256_blendv_epi8(new_low, next_bytes(need, in), need);
-  high = _mm256_or_si256(new_high, _mm256_and_si256(new_low, need));
+  lanes.low = _mm256_blendv_epi8(new_low, next_bytes(need, in), need);
+  lanes.high = _mm256_or_si256(new_high, _mm256_and_si256(new_low, need));
   return entry;
+}
+
+template <int Parts>
+CAKE_AVX2_INLINE void decode_32(Lanes& lanes, const DecodeTables<Parts>& tables, __m256i escape,
+                                const uint8_t*& in, uint8_t* out, uint32_t* escapes) {
+  const __m256i entry = decode_step(lanes, tables, in);
+  store(out, look_up(tables.value, entry));
+  *escapes = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(entry, escape)));
 }
 
 template <int Parts>
 CAKE_AVX2 const uint8_t* decode(RansStates& states, const RansTable& table, const uint8_t* in,
                                 const uint8_t* end, uint8_t* out, size_t count, uint32_t* escapes) {
   DecodeTables<Parts> tables;
-  load_table(tables.last, table.last.data());
+  load_table(tables.last, reinterpret_cast<const uint8_t*>(table.last.data()));
   load_table(tables.alias, table.alias.data());
   load_table(tables.shift, table.shift.data());
   load_table(tables.freq, table.freq.data());
   load_table(tables.value, table.value.data());
   const __m256i escape = _mm256_set1_epi8(static_cast<char>(table.escape));
-  __m256i low[kVectors], high[kVectors];
-  for (int v = 0; v < kVectors; v++) {
-    low[v] = load(&states.low[32 * v]);
-    high[v] = load(&states.high[32 * v]);
-  }
+  Lanes lanes[kVectors];
+  load_lanes(lanes, states);
   size_t done = 0;
   // A step takes at most 128 bytes; its last load reads 16 from where that may end.
   for (; count - done >= kRansLanes && end - in >= static_cast<ptrdiff_t>(kRansLanes + 16);
        done += kRansLanes) {
-    for (int v = 0; v < kVectors; v++) {
-      const __m256i entry = decode_step(low[v], high[v], tables, in);
-      store(out + done + 32 * v, look_up(tables.value, entry));
-      escapes[done / 32 + v] =
-          static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(entry, escape)));
-    }
+    decode_32(lanes[0], tables, escape, in, out + done, escapes + done / 32);
+    decode_32(lanes[1], tables, escape, in, out + done + 32, escapes + done / 32 + 1);
+    decode_32(lanes[2], tables, escape, in, out + done + 64, escapes + done / 32 + 2);
+    decode_32(lanes[3], tables, escape, in, out + done + 96, escapes + done / 32 + 3);
   }
-  for (int v = 0; v < kVectors; v++) {
-    store(&states.low[32 * v], low[v]);
-    store(&states.high[32 * v], high[v]);
-  }
+  store_lanes(lanes, states);
   if (done == count) return in;
   return scalar_kernels().rans_decode(states, table, in, end, out + done, count - done,
                                       escapes + done / 32);
@@ -160,16 +176,15 @@ CAKE_AVX2_INLINE void divide(__m256i state, __m256i freq, __m256i reciprocal, __
 }
 
 template <int Parts>
-CAKE_AVX2_INLINE void encode_step(__m256i& low, __m256i& high, __m256i entry,
-                                  const EncodeTables<Parts>& tables, const uint8_t* slots,
-                                  uint8_t*& out) {
+CAKE_AVX2_INLINE void encode_step(Lanes& lanes, __m256i entry, const EncodeTables<Parts>& tables,
+                                  const uint8_t* slots, uint8_t*& out) {
   const __m256i freq = look_up(tables.freq, entry);
-  const __m256i is_full = _mm256_cmpeq_epi8(_mm256_max_epu8(high, freq), high);
+  const __m256i is_full = _mm256_cmpeq_epi8(_mm256_max_epu8(lanes.high, freq), lanes.high);
   const auto mask = static_cast<uint32_t>(_mm256_movemask_epi8(is_full));
-  put_bytes(_mm256_extracti128_si256(low, 1), mask >> 16, out);
-  put_bytes(_mm256_castsi256_si128(low), mask, out);
-  low = _mm256_blendv_epi8(low, high, is_full);
-  high = _mm256_andnot_si256(is_full, high);
+  put_bytes(_mm256_extracti128_si256(lanes.low, 1), mask >> 16, out);
+  put_bytes(_mm256_castsi256_si128(lanes.low), mask, out);
+  const __m256i low = _mm256_blendv_epi8(lanes.low, lanes.high, is_full);
+  const __m256i high = _mm256_andnot_si256(is_full, lanes.high);
 
   const __m256i upper = _mm256_set1_epi16(static_cast<short>(0xff00));
   const __m256i reciprocal_low = look_up(tables.reciprocal_low, entry);
@@ -182,8 +197,8 @@ CAKE_AVX2_INLINE void encode_step(__m256i& low, __m256i& high, __m256i entry,
          _mm256_or_si256(odd(reciprocal_low), _mm256_and_si256(reciprocal_high, upper)),
          quotient_odd, remainder_odd);
   const __m256i rank = _mm256_or_si256(remainder_even, _mm256_slli_epi16(remainder_odd, 8));
-  high = _mm256_or_si256(quotient_even, _mm256_slli_epi16(quotient_odd, 8));
-  low = look_up_256(slots, _mm256_add_epi8(rank, look_up(tables.start, entry)));
+  lanes.high = _mm256_or_si256(quotient_even, _mm256_slli_epi16(quotient_odd, 8));
+  lanes.low = look_up_256(slots, _mm256_add_epi8(rank, look_up(tables.start, entry)));
 }
 
 template <int Parts>
@@ -196,19 +211,16 @@ CAKE_AVX2 uint8_t* encode(RansStates& states, const RansEncodeTable& table, cons
   load_table(tables.start, table.start.data());
   load_table(tables.reciprocal_low, table.reciprocal_low.data());
   load_table(tables.reciprocal_high, table.reciprocal_high.data());
-  __m256i low[kVectors], high[kVectors];
-  for (int v = 0; v < kVectors; v++) {
-    low[v] = load(&states.low[32 * v]);
-    high[v] = load(&states.high[32 * v]);
+  Lanes lanes[kVectors];
+  load_lanes(lanes, states);
+  for (size_t at = whole; at > 0; at -= kRansLanes) {
+    const uint8_t* const from = entries + at - kRansLanes;
+    encode_step(lanes[3], load(from + 96), tables, table.slots.data(), out);
+    encode_step(lanes[2], load(from + 64), tables, table.slots.data(), out);
+    encode_step(lanes[1], load(from + 32), tables, table.slots.data(), out);
+    encode_step(lanes[0], load(from), tables, table.slots.data(), out);
   }
-  for (size_t at = whole; at > 0; at -= kRansLanes)
-    for (int v = kVectors; v-- > 0;)
-      encode_step(low[v], high[v], load(entries + at - kRansLanes + 32 * v), tables,
-                  table.slots.data(), out);
-  for (int v = 0; v < kVectors; v++) {
-    store(&states.low[32 * v], low[v]);
-    store(&states.high[32 * v], high[v]);
-  }
+  store_lanes(lanes, states);
   return out;
 }
 
@@ -228,17 +240,58 @@ uint8_t* rans_encode(RansStates& states, const RansEncodeTable& table, const uin
   return encode<4>(states, table, entries, count, out);
 }
 
+namespace {
+
+// Where the values that are no escape lie: [first, first + 63), when they fit.
+struct Window {
+  bool fits = false;
+  uint8_t first = 0;
+  uint8_t entries[64];
+};
+Window find_window(const uint8_t* map, unsigned escape) {
+  unsigned first = 0, last = 255;
+  while (first < 255 && map[first] == escape) first++;
+  while (last > first && map[last] == escape) last--;
+  Window window;
+  window.fits = last - first < 63;
+  window.first = static_cast<uint8_t>(first);
+  for (unsigned i = 0; i < 64; i++)
+    window.entries[i] = i < 63 && first + i < 256 ? map[first + i] : static_cast<uint8_t>(escape);
+  return window;
+}
+
+CAKE_AVX2_INLINE size_t put_entries(const uint8_t* in, __m256i entry, __m256i escape,
+                                    uint8_t* entries, uint8_t* escaped) {
+  store(entries, entry);
+  size_t count = 0;
+  auto mask = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(entry, escape)));
+  for (; mask != 0; mask &= mask - 1)
+    escaped[count++] = in[static_cast<unsigned>(std::countr_zero(mask))];
+  return count;
+}
+
+}  // namespace
+
 CAKE_AVX2 size_t map_entries(const uint8_t* in, size_t count, const uint8_t* map, unsigned escape,
                              uint8_t* entries, uint8_t* escaped) {
   const size_t whole = count & ~size_t{31};
   const __m256i escape_entry = _mm256_set1_epi8(static_cast<char>(escape));
   size_t escapes = 0;
-  for (size_t at = 0; at < whole; at += 32) {
-    const __m256i entry = look_up_256(map, load(in + at));
-    store(entries + at, entry);
-    auto mask = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(entry, escape_entry)));
-    for (; mask != 0; mask &= mask - 1)
-      escaped[escapes++] = in[at + static_cast<unsigned>(std::countr_zero(mask))];
+  if (const Window window = find_window(map, escape); window.fits) {
+    Table<4> table;
+    load_table(table, window.entries);
+    const __m256i first = _mm256_set1_epi8(static_cast<char>(window.first));
+    for (size_t at = 0; at < whole; at += 32) {
+      // Values on either side are 63 or more, modulo 256.
+      const __m256i index =
+          _mm256_min_epu8(_mm256_sub_epi8(load(in + at), first), _mm256_set1_epi8(63));
+      escapes += put_entries(in + at, look_up(table, index), escape_entry, entries + at,
+                             escaped + escapes);
+    }
+  } else {
+    for (size_t at = 0; at < whole; at += 32)
+      escapes += put_entries(in + at, look_up_256(map, load(in + at)), escape_entry, entries + at,
+                             escaped + escapes);
   }
   return escapes + scalar_kernels().map_entries(in + whole, count - whole, map, escape,
                                                 entries + whole, escaped + escapes);

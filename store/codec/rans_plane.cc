@@ -14,9 +14,6 @@ constexpr size_t kMaxPlane = kMiB;
 constexpr size_t kMaxSegments = kMaxPlane / kRansSegment;
 // Of a table without its escapes' indices.
 constexpr size_t kMaxTableBytes = 1 + 2 * kRansEntries + kRansEntries + 4 + 256;
-// A value seldom enough that an escape costs less than a slot.
-constexpr double kWorthASlot = 0.25 / kRansSlots;
-
 Error corrupt(std::string_view reason) {
   return Error{Errc::corrupt, cat("rans: ", reason)};
 }
@@ -67,7 +64,7 @@ Alphabet choose_alphabet(const uint32_t* counts) {
   Alphabet alphabet;
   for (unsigned i = 0; i < seen; i++) {
     const double share = static_cast<double>(counts[order[i]]) / static_cast<double>(total);
-    if (share < kWorthASlot && alphabet.size > 0) continue;
+    if (share < kRansWorthASlot && alphabet.size > 0) continue;
     alphabet.values[alphabet.size] = order[i];
     alphabet.shares[alphabet.size++] = share;
   }
@@ -102,8 +99,9 @@ struct RansWriter::Memory {
   std::array<RansEncodeTable, kMaxSegments> tables;
   std::array<uint8_t, kMaxPlane> entries;
   std::array<uint8_t, kRansSegment + 32> escaped;
-  // Head, tables, and the stream, which is made from the end of `stream`.
-  std::array<uint8_t, kHeadBytes + kMaxPlane + kMaxSegments * kMaxTableBytes + kMaxPlane> out;
+  // The tables as they are stored; escapes take at most a byte each.
+  std::array<uint8_t, kMaxPlane + kMaxSegments * kMaxTableBytes> headers;
+  // Filled from its end; encoders may change a few bytes below.
   std::array<uint8_t, 64 + kMaxPlane> stream;
 
   uint8_t* write_table(std::span<const uint8_t> segment, size_t number, const CodecKernels& kernels,
@@ -175,21 +173,19 @@ uint8_t* RansWriter::Memory::write_table(std::span<const uint8_t> segment, size_
 RansWriter::RansWriter() : memory_(std::make_unique_for_overwrite<Memory>()) {}
 RansWriter::~RansWriter() = default;
 
-std::optional<std::span<const uint8_t>> RansWriter::encode(std::span<const uint8_t> plane,
-                                                           size_t limit,
-                                                           const CodecKernels& kernels) {
+std::optional<size_t> RansWriter::encode(std::span<const uint8_t> plane, std::span<uint8_t> out,
+                                         const CodecKernels& kernels) {
   CAKE_CHECK(plane.size() <= kMaxPlane);
   Memory& memory = *memory_;
   const size_t segments = (plane.size() + kRansSegment - 1) / kRansSegment;
-  uint8_t* const tables = memory.out.data() + kHeadBytes;
-  uint8_t* at = tables;
   const auto segment = [&](size_t i) {
     const size_t begin = i * kRansSegment;
     return plane.subspan(begin, std::min(kRansSegment, plane.size() - begin));
   };
+  uint8_t* at = memory.headers.data();
   for (size_t i = 0; i < segments; i++) at = memory.write_table(segment(i), i, kernels, at);
-  const auto tables_bytes = static_cast<size_t>(at - tables);
-  if (kHeadBytes + tables_bytes > limit) return std::nullopt;
+  const auto tables_bytes = static_cast<size_t>(at - memory.headers.data());
+  if (kHeadBytes + tables_bytes > out.size()) return std::nullopt;
 
   RansStates states = RansStates::initial();
   uint8_t* const stream_end = memory.stream.data() + memory.stream.size();
@@ -199,12 +195,13 @@ std::optional<std::span<const uint8_t>> RansWriter::encode(std::span<const uint8
                                  segment(i).size(), stream);
   const auto stream_bytes = static_cast<size_t>(stream_end - stream);
   const size_t total = kHeadBytes + tables_bytes + stream_bytes;
-  if (total > limit) return std::nullopt;
-  uint8_t* head = std::copy(states.low.begin(), states.low.end(), memory.out.data());
-  head = std::copy(states.high.begin(), states.high.end(), head);
-  store_le(reinterpret_cast<std::byte*>(head), static_cast<uint32_t>(tables_bytes));
-  std::copy_n(stream, stream_bytes, at);
-  return std::span<const uint8_t>(memory.out.data(), total);
+  if (total > out.size()) return std::nullopt;
+  uint8_t* to = std::copy(states.low.begin(), states.low.end(), out.data());
+  to = std::copy(states.high.begin(), states.high.end(), to);
+  store_le(reinterpret_cast<std::byte*>(to), static_cast<uint32_t>(tables_bytes));
+  to = std::copy_n(memory.headers.data(), tables_bytes, to + 4);
+  std::copy_n(stream, stream_bytes, to);
+  return total;
 }
 
 // --- Reader ---

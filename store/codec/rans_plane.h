@@ -17,9 +17,9 @@ class RansWriter {
  public:
   RansWriter();
   ~RansWriter();
-  // Valid until the next call.  nullopt when it would take more than `limit` bytes.
-  std::optional<std::span<const uint8_t>> encode(std::span<const uint8_t> plane, size_t limit,
-                                                 const CodecKernels& kernels);
+  // Answers how much of `out` was written; nullopt when it has no room.
+  std::optional<size_t> encode(std::span<const uint8_t> plane, std::span<uint8_t> out,
+                               const CodecKernels& kernels);
 
  private:
   struct Memory;

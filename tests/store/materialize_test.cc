@@ -207,17 +207,6 @@ TEST(Materializer, IsNotOpenedWithAHole) {
   EXPECT_EQ(opened.error().code, Errc::corrupt);
 }
 
-TEST(Materializer, GivesWayWhenThereIsNoRoom) {
-  TempDir dir;
-  StoreFixture fixture(dir.path());
-  const RowId content = fill(fixture, file_bytes());
-  const auto hot = must(Materializer::open(fixture.store()));
-  must(hot->materialize(content, {}));
-  EXPECT_EQ(must(hot->relieve(kMiB, std::span(&content, 1))), 0u);
-  EXPECT_EQ(must(hot->relieve(kMiB, {})), kFileBytes);
-  EXPECT_TRUE(must(hot->list()).empty());
-}
-
 TEST(Materializer, IsFoundAgainWhenTheIndexIsLost) {
   TempDir dir;
   const Buffer bytes = file_bytes();
