@@ -1,4 +1,4 @@
-# ctest: serial timeout=120
+# ctest: serial timeout=180
 """Materialized files: the kernel reads them itself, through kills, upgrades and changes of mode."""
 
 import glob
@@ -154,6 +154,45 @@ def test_killed_while_materializing():
     check_equal(hub.body_bytes(), 0, "bytes fetched again")
 
 
+def cake(mount, *words):
+    return run(CAKE, "--store", mount.store, "--yes", *words)
+
+
+def test_pinned_and_evicted():
+    folder = scratch()
+    hub = Hub()
+    hub.pattern(REPO, FILE, SIZE, seed=7)
+    wanted = sha(hub.get(REPO, FILE))
+    mount = Mount(hub, folder)
+    path = mount.path(REPO, FILE)
+    check_equal(cold_sha(path), wanted, "bytes at first")
+    # What was just read is in the store a second later.
+    wait_until(lambda: cake(mount, "pin", "--hot", REPO).returncode == 0, "cake pin --hot", 60)
+    check_equal(len(raw_files(mount)), 1, "materialized files")
+    wait_until(lambda: opened_without_worker(mount, 2), "an open in passthrough", 30)
+    # Pinned, it stays; open, it stays as well.
+    check_equal(cake(mount, "prune", "--max-size", "1M").returncode, 0, "prune")
+    check_equal(len(raw_files(mount)), 1, "materialized files that are pinned")
+    fd = os.open(path, os.O_RDONLY)
+    mapped = Map(path)
+    check_equal(cake(mount, "unpin", "--hot", REPO).returncode, 0, "unpin --hot")
+    check_equal(cake(mount, "prune", "--max-size", "1M").returncode, 0, "prune")
+    check_equal(len(raw_files(mount)), 1, "materialized files that are open")
+    check(reads_without_worker(mount, fd), "an open file is passed through")
+    os.close(fd)
+
+    def is_gone():
+        check_equal(cake(mount, "prune", "--max-size", "1M").returncode, 0, "prune")
+        return not raw_files(mount)
+
+    # The mapping is no open file to us, but it keeps the bytes: the file is unlinked, not punched.
+    wait_until(is_gone, "the file is evicted once it is closed", 60)
+    drop_caches()
+    check_equal(sha(mapped.read(0, SIZE)), wanted, "bytes of a mapping of an evicted file")
+    mapped.close()
+    check_equal(cold_sha(path), wanted, "bytes after the eviction")
+
+
 if __name__ == "__main__":
     main([test_kernel_reads_it, test_mode_changes_between_opens_only, test_kills_and_upgrade,
-          test_killed_while_materializing], 110)
+          test_killed_while_materializing, test_pinned_and_evicted], 170)
