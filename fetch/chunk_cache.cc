@@ -37,6 +37,18 @@ void ChunkCache::erase(RowId content, uint64_t ordinal) {
   entries_.erase(found);
 }
 
+void ChunkCache::forget(RowId content) {
+  MutexLock lock(mutex_);
+  for (auto entry = by_age_.begin(); entry != by_age_.end();) {
+    if (entry->first.content != content) {
+      ++entry;
+      continue;
+    }
+    entries_.erase(entry->first);
+    entry = by_age_.erase(entry);
+  }
+}
+
 void ChunkCache::trim() {
   std::vector<ChunkPtr> dropped;
   uint64_t freed = 0;

@@ -22,6 +22,8 @@ class ChunkCache {
   // is in flight.
   void insert(RowId content, uint64_t ordinal, ChunkPtr chunk) EXCLUDES(mutex_);
   void erase(RowId content, uint64_t ordinal) EXCLUDES(mutex_);
+  // All of a content.
+  void forget(RowId content) EXCLUDES(mutex_);
   void trim() EXCLUDES(mutex_);
 
  private:

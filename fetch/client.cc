@@ -4,6 +4,7 @@
 
 #include "fetch/prefetcher.h"
 #include "store/base/log.h"
+#include "store/twin.h"
 
 namespace cake {
 
@@ -215,7 +216,7 @@ void Client::finish(const NameKey& key, Result<SnapshotPtr> result) {
 }
 
 void Client::log_failure(const std::string& name, const Error& error) {
-  if (error.code == Errc::cancelled) return;
+  if (error.code == Errc::cancelled || !options_.fetch.logs_failures) return;
   const std::string line = error.with(name).message;
   {
     MutexLock lock(mutex_);
@@ -346,6 +347,14 @@ Result<std::shared_ptr<FileReader>> Client::open(RowId content) {
   }
   std::optional<ContentRow> row = CAKE_TRY(store_.index().find_content(content));
   if (!row) return Error{Errc::not_found, cat("content ", content, " is not in the index")};
+  // The same file may be complete here under another hub's name, or imported.
+  if (!row->verified) {
+    const Result<uint64_t> adopted = adopt_twin(store_, *row);
+    if (!adopted)
+      log_warn(adopted.error().with("looking for the same file elsewhere").message);
+    else if (*adopted > 0)
+      row->verified = true;
+  }
   ReaderEvents events;
   events.on_first_read = [to = prefetcher_](const ContentRow& read) { to->started(read); };
   events.on_next_wanted = [to = prefetcher_](const ContentRow& read, ByteRange of_next) {
@@ -366,6 +375,15 @@ Result<std::shared_ptr<FileReader>> Client::open(RowId content) {
     age = readers_by_age_.erase(age);
   }
   return reader;
+}
+
+void Client::forget(RowId content) {
+  {
+    MutexLock lock(mutex_);
+    readers_.erase(content);
+    readers_by_age_.remove(content);
+  }
+  fetcher_->cache().forget(content);
 }
 
 }  // namespace cake

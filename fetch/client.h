@@ -71,6 +71,8 @@ class Client {
 
   // The reader of a content, shared by all who have it open.
   Result<std::shared_ptr<FileReader>> open(RowId content);
+  // What is remembered of a content was wrong: who opens it next begins anew.
+  void forget(RowId content) EXCLUDES(mutex_);
 
   // Ends network work; waiting callers get Errc::cancelled.  Then writes out what is fetched.
   void stop();

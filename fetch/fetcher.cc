@@ -163,10 +163,10 @@ void Fetcher::hurry(const FileReader& reader, const std::vector<uint64_t>& ordin
     };
     std::erase_if(queue_, [&](const std::shared_ptr<RangeFetch>& range) {
       if (!is_wanted(range)) return false;
-      flow_.started();
       now.push_back(range);
       return true;
     });
+    for (size_t i = 0; i < now.size(); i++) flow_.started();
   }
   for (const auto& range : now) send(range, true);
 }

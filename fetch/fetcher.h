@@ -31,6 +31,8 @@ struct FetchOptions {
   unsigned retrans = 5;
   // Ranges at a time while readahead is among them; demand goes beyond.
   unsigned max_transfers = 48;
+  // Off where whoever asked is told of a failure and says it: a command.
+  bool logs_failures = true;
   ReadaheadOptions readahead;
 };
 

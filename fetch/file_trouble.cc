@@ -66,7 +66,8 @@ Error FileTrouble::note_failure(const Error& error, ByteRange bytes) {
       has_remembered_.store(true, std::memory_order_release);
     }
   }
-  if (is_new && error.code != Errc::cancelled) log_error(full.message);
+  if (is_new && error.code != Errc::cancelled && fetcher_.options().logs_failures)
+    log_error(full.message);
   return full;
 }
 

@@ -28,8 +28,9 @@ constexpr Millis kIdleWait{60'000};
 constexpr size_t kMaxHeaderBytes = 256 * kKiB;
 constexpr size_t kMaxHeaders = 1'000;
 constexpr long kReceiveBufferBytes = 512 * 1024;  // libcurl's largest
-// Few streams a connection: over one TCP connection 64 ranges would share one congestion window.
-constexpr long kStreamsPerConnection = 4;
+// HTTP/2 or not, transfers at the same time have connections of their own: they would share one
+// congestion window, or one connection's limit, and multiplexing was no faster (README.md).
+constexpr long kStreamsPerConnection = 1;
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);

@@ -1,11 +1,9 @@
 #include "fetch/http_server.h"
 
 #include <microhttpd.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -17,6 +15,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "fetch/listen_socket.h"
 #include "store/base/log.h"
 #include "store/base/mutex.h"
 #include "store/base/thread_pool.h"
@@ -39,17 +38,6 @@ void log_library(void*, const char* format, va_list arguments) {
   std::array<char, 512> line{};
   if (vsnprintf(line.data(), line.size(), format, arguments) > 0)
     log_debug(cat("http server: ", line.data()));
-}
-
-std::string numeric_address(const sockaddr* address, socklen_t length, bool with_port) {
-  std::array<char, NI_MAXHOST> host{};
-  std::array<char, NI_MAXSERV> port{};
-  if (getnameinfo(address, length, host.data(), host.size(), port.data(), port.size(),
-                  NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-    return "?";
-  if (!with_port) return host.data();
-  const bool is_v6 = address->sa_family == AF_INET6;
-  return is_v6 ? cat('[', host.data(), "]:", port.data()) : cat(host.data(), ':', port.data());
 }
 
 // One connection, for the deadline on requests.
@@ -99,7 +87,6 @@ struct HttpServer::Core : std::enable_shared_from_this<HttpServer::Core> {
   uint64_t accepted GUARDED_BY(mutex) = 0;
 
   Status listen();
-  Status open_socket(int& fd);
   void stop();
   void run_timers();
   void close_late_peers() EXCLUDES(mutex);
@@ -432,87 +419,42 @@ struct CoreCalls {
   }
 };
 
-struct HostPort {
-  std::string host, port;
-};
-Result<HostPort> split_address(const std::string& listen) {
-  const size_t colon = listen.rfind(':');
-  if (colon == std::string::npos) return Error{Errc::invalid, listen + ": not HOST:PORT"};
-  HostPort out{listen.substr(0, colon), listen.substr(colon + 1)};
-  if (out.host.size() >= 2 && out.host.front() == '[' && out.host.back() == ']')
-    out.host = out.host.substr(1, out.host.size() - 2);
-  else if (out.host.find(':') != std::string::npos)
-    return Error{Errc::invalid, listen + ": an IPv6 address wants brackets"};
-  unsigned number = 0;
-  const char* end = out.port.data() + out.port.size();
-  const auto parsed = std::from_chars(out.port.data(), end, number);
-  if (parsed.ec != std::errc() || parsed.ptr != end || number > 65535)
-    return Error{Errc::invalid, listen + ": not a port"};
-  return out;
-}
-
 }  // namespace
 
-Status HttpServer::Core::open_socket(int& fd) {
-  const HostPort where = CAKE_TRY(split_address(options.listen));
-  const addrinfo hints{.ai_flags = AI_PASSIVE, .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-  addrinfo* found = nullptr;
-  // No host: every address, IPv6 and IPv4 on one socket.
-  const int failed = getaddrinfo(where.host.empty() ? "::" : where.host.c_str(), where.port.c_str(),
-                                 &hints, &found);
-  if (failed != 0) return Error{Errc::invalid, cat(options.listen, ": ", gai_strerror(failed))};
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(found, freeaddrinfo);
-  Error last{Errc::io, options.listen + ": no address"};
-  for (const addrinfo* each = found; each != nullptr; each = each->ai_next) {
-    File socket(::socket(each->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
-                options.listen);
-    if (!socket.is_open()) {
-      last = last_error("socket for " + options.listen);
-      continue;
-    }
-    const int on = 1, off = 0;
-    ::setsockopt(socket.fd(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (each->ai_family == AF_INET6)
-      ::setsockopt(socket.fd(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
-    if (::bind(socket.fd(), each->ai_addr, each->ai_addrlen) != 0 ||
-        ::listen(socket.fd(), 1024) != 0) {
-      last = last_error("listening on " + options.listen);
-      continue;
-    }
-    sockaddr_storage bound{};
-    socklen_t length = sizeof bound;
-    if (::getsockname(socket.fd(), reinterpret_cast<sockaddr*>(&bound), &length) != 0)
-      return last_error("address of " + options.listen);
-    port = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(bound).sin6_port
-                                             : reinterpret_cast<sockaddr_in&>(bound).sin_port);
-    address = numeric_address(reinterpret_cast<sockaddr*>(&bound), length, true);
-    fd = socket.release();
-    return {};
-  }
-  return last;
-}
-
 Status HttpServer::Core::listen() {
-  int fd = -1;
-  CAKE_TRY(open_socket(fd));
+  const bool is_tls = !options.tls_certificate.empty();
+  if (is_tls && MHD_is_feature_supported(MHD_FEATURE_TLS) != MHD_YES)
+    return Error{Errc::unsupported, "the HTTP server library was built without TLS"};
+  ListenSocket made = CAKE_TRY(listen_on(options.listen));
+  port = made.port;
+  address = made.address;
   // The limit is split evenly over the threads, and each wants one at least.
   const unsigned threads = std::max(1U, std::min(options.threads, options.max_conns));
   const auto send_seconds = static_cast<unsigned>(
       std::max<int64_t>(1, std::chrono::ceil<std::chrono::seconds>(options.send_timeout).count()));
-  const unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+  unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+  if (is_tls) flags |= MHD_USE_TLS;
+  std::vector<MHD_OptionItem> tls;
+  if (is_tls) {
+    tls.push_back({MHD_OPTION_HTTPS_MEM_CERT, 0, options.tls_certificate.data()});
+    tls.push_back({MHD_OPTION_HTTPS_MEM_KEY, 0, options.tls_key.data()});
+  }
+  tls.push_back({MHD_OPTION_END, 0, nullptr});
   daemon = MHD_start_daemon(
       flags, 0, nullptr, nullptr, CoreCalls::on_request<Core>, this, MHD_OPTION_EXTERNAL_LOGGER,
-      log_library, nullptr, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE,
+      log_library, nullptr, MHD_OPTION_LISTEN_SOCKET, made.socket.fd(), MHD_OPTION_THREAD_POOL_SIZE,
       threads > 1 ? threads : 0U, MHD_OPTION_CONNECTION_LIMIT, options.max_conns,
       MHD_OPTION_PER_IP_CONNECTION_LIMIT, options.max_conns_per_ip, MHD_OPTION_CONNECTION_TIMEOUT,
       send_seconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, options.max_header_bytes,
       MHD_OPTION_URI_LOG_CALLBACK, on_uri, nullptr, MHD_OPTION_UNESCAPE_CALLBACK, leave_encoded,
       nullptr, MHD_OPTION_NOTIFY_COMPLETED, CoreCalls::on_completed<Core>, this,
-      MHD_OPTION_NOTIFY_CONNECTION, CoreCalls::on_connection<Core>, this, MHD_OPTION_END);
-  if (daemon == nullptr) {
-    ::close(fd);
-    return Error{Errc::io, "the HTTP server for " + options.listen + " does not start"};
-  }
+      MHD_OPTION_NOTIFY_CONNECTION, CoreCalls::on_connection<Core>, this, MHD_OPTION_ARRAY,
+      tls.data(), MHD_OPTION_END);
+  if (daemon == nullptr)
+    return Error{is_tls ? Errc::invalid : Errc::io,
+                 cat("the HTTP server for ", options.listen, " does not start",
+                     is_tls ? ": are certificate and key PEM, and of each other?" : "")};
+  made.socket.release();  // the library's now
   timer_thread = std::thread([this] { run_timers(); });
   return {};
 }
@@ -585,66 +527,6 @@ uint64_t body_bytes(const HttpBody& body) {
   if (const auto* text = std::get_if<std::string>(&body)) return text->size();
   if (const auto* file = std::get_if<FileBody>(&body)) return file->range.length;
   return std::get<StreamBody>(body).bytes.value_or(0);
-}
-
-Result<std::optional<ByteRange>> parse_range_header(std::string_view header, uint64_t file_bytes) {
-  constexpr std::string_view kUnit = "bytes=";
-  if (!header.starts_with(kUnit)) return std::nullopt;
-  header.remove_prefix(kUnit.size());
-  const size_t dash = header.find('-');
-  if (dash == std::string_view::npos || header.find(',') != std::string_view::npos)
-    return std::nullopt;
-  const auto number = [](std::string_view text) -> std::optional<uint64_t> {
-    uint64_t value = 0;
-    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size()) return std::nullopt;
-    return value;
-  };
-  const std::string_view first_text = header.substr(0, dash), last_text = header.substr(dash + 1);
-  const Error nothing{Errc::invalid, "the range is not within the file"};
-  if (first_text.empty()) {
-    const auto tail = number(last_text);
-    if (!tail) return std::nullopt;
-    if (*tail == 0 || file_bytes == 0) return nothing;
-    const uint64_t length = std::min(*tail, file_bytes);
-    return std::optional(ByteRange{file_bytes - length, length});
-  }
-  const auto first = number(first_text);
-  const auto last = last_text.empty() ? std::optional(UINT64_MAX) : number(last_text);
-  if (!first || !last || *last < *first) return std::nullopt;
-  if (*first >= file_bytes) return nothing;
-  return std::optional(ByteRange{*first, std::min(*last, file_bytes - 1) - *first + 1});
-}
-
-std::optional<std::string> decode_uri_part(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t i = 0; i < text.size(); i++) {
-    if (text[i] != '%') {
-      out += text[i];
-      continue;
-    }
-    std::array<std::byte, 1> byte{};
-    if (i + 2 >= text.size() || !parse_hex(text.substr(i + 1, 2), byte)) return std::nullopt;
-    out += static_cast<char>(byte[0]);
-    i += 2;
-  }
-  if (out.find('\0') != std::string::npos) return std::nullopt;
-  return out;
-}
-
-std::optional<std::string> find_query(std::string_view query, std::string_view key) {
-  while (!query.empty()) {
-    const size_t end = query.find('&');
-    const std::string_view pair = query.substr(0, end);
-    query = end == std::string_view::npos ? std::string_view() : query.substr(end + 1);
-    const size_t equals = pair.find('=');
-    if (decode_uri_part(pair.substr(0, equals)) != key) continue;
-    std::string value(equals == std::string_view::npos ? "" : pair.substr(equals + 1));
-    std::replace(value.begin(), value.end(), '+', ' ');
-    return decode_uri_part(value);
-  }
-  return std::nullopt;
 }
 
 }  // namespace cake

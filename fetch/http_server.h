@@ -1,7 +1,7 @@
 // HTTP/1.1 for those who serve: `cake serve` and the test hub.
 //
 // A few threads carry any number of connections: an answer that is not ready yet, and a body that
-// must wait, are kept as data.  TLS is left to a proxy in front.
+// must wait, are kept as data.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "fetch/http.h"
+#include "fetch/http_values.h"
 #include "store/base/bytes.h"
 #include "store/base/clock.h"
 #include "store/base/file.h"
@@ -30,6 +31,8 @@ struct HttpServerOptions {
   // that send a byte now and then are closed alike.
   Millis request_timeout{60'000};
   Millis send_timeout{60'000};  // a peer that takes no byte of the answer; whole seconds
+  // PEM, both or neither: https.  The key may follow its chain of certificates.
+  std::string tls_certificate, tls_key;
   size_t max_header_bytes = 32 * kKiB;
   size_t max_body_bytes = 1 * kMiB;  // of a request; more: 413, or closed when not announced
 };
@@ -99,8 +102,9 @@ class HttpServer {
   // Runs on a server thread and must not block.
   using Handler = std::function<void(const HttpServerRequest&, HttpResponder)>;
 
-  // Errors: invalid  the address does not parse or resolve
-  //         io       it cannot be bound
+  // Errors: invalid      the address does not parse or resolve; the certificate is refused
+  //         io           it cannot be bound
+  //         unsupported  TLS is asked of a library without it
   static Result<std::unique_ptr<HttpServer>> start(HttpServerOptions options, Handler handler);
   // Cuts what is under way.  Responders may outlive the server; they then do nothing.
   ~HttpServer();
@@ -122,14 +126,5 @@ class HttpServer {
   explicit HttpServer(std::shared_ptr<Core> core) : core_(std::move(core)) {}
   std::shared_ptr<Core> core_;
 };
-
-// "Range: bytes=a-b", "a-", "-n" against a size.  Several ranges, or none, or another unit: nullopt
-// (the whole is the answer).  Errors: invalid when nothing of the range exists (416).
-Result<std::optional<ByteRange>> parse_range_header(std::string_view header, uint64_t file_bytes);
-
-// "%2F" and the like; nullopt when malformed or when a NUL results.
-std::optional<std::string> decode_uri_part(std::string_view text);
-// Value of a key of a query string, decoded ('+' is a space); nullopt when absent or malformed.
-std::optional<std::string> find_query(std::string_view query, std::string_view key);
 
 }  // namespace cake

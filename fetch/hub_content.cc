@@ -14,6 +14,14 @@ const HubFile* HubRevision::find(std::string_view path) const {
   return found != files.end() && found->entry.path == path ? &*found : nullptr;
 }
 
+void HubContent::list_author(RepoType type, const std::string& author,
+                             Done<std::vector<HubRepo>> done) {
+  Result<std::vector<HubRepo>> all = list_repos(type);
+  if (all)
+    std::erase_if(*all, [&](const HubRepo& repo) { return !repo.id.starts_with(author + "/"); });
+  done(std::move(all));
+}
+
 HubRef name_ref(const std::string& revision) {
   constexpr std::string_view kHeads = "refs/heads/", kTags = "refs/tags/";
   using Kind = HubRef::Kind;

@@ -19,6 +19,9 @@ struct HubFile {
   // Bytes of a range that lies within the file.  Errors: corrupt when the file is no longer the
   // one that the commit names.
   std::function<Result<HttpBody>(ByteRange)> open;
+  // Set: the bytes may have to come from elsewhere first.  `done` gets the body once its first
+  // bytes are here, or the error that an answer can still tell.
+  std::function<void(ByteRange, Done<HttpBody>)> open_later;
 };
 
 // A repo at one commit.  Immutable, so thread-safe.
@@ -50,6 +53,11 @@ class HubContent {
   // Sorted by id.
   virtual Result<std::vector<HubRepo>> list_repos(RepoType type) = 0;
   virtual bool has_repo(const RepoName& repo) = 0;
+  // Whether it is worth asking for a revision; has_repo tells afterwards.
+  virtual bool may_have_repo(const RepoName& repo) { return has_repo(repo); }
+  // Sorted by id; empty for an author that there is not.
+  virtual void list_author(RepoType type, const std::string& author,
+                           Done<std::vector<HubRepo>> done);
   // Errors: not_found  no such repo
   virtual void get_refs(const RepoName& repo, Done<std::vector<HubRef>> done) = 0;
   // `revision` is a branch, a tag, a whole ref or a commit.

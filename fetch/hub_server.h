@@ -35,6 +35,12 @@ struct HubServerOptions {
   // Absolute URL of a file, for the shape `cdn`.
   std::function<std::string(const RepoName&, const std::string& commit, const TreeEntry&)> cdn_url;
   size_t page_limit = 1'000;  // entries of a page of tree, most and default
+  // Files of a branch are answered with a redirect to their URL at the commit, whose answer never
+  // changes: what caches in front can keep.
+  bool pins_commits = false;
+  // Answers depend on the caller's token: no shared cache may keep them.
+  bool is_private = false;
+  bool is_tls = false;  // links lead to https
 };
 
 // Thread-safe.
@@ -48,10 +54,6 @@ class HubServer {
   // Calls `reply` once, now or later on a thread of the content's; never blocks on hashing.
   void handle(const HttpServerRequest& request, Reply reply) const;
 
-  // Parts of a test hub that stands in front.
-  // A file's bytes under the request's Range: 200, 206, 416 or, for a known ETag, 304.
-  static HttpServerResponse file_response(const HttpServerRequest& request, const HubFile& file,
-                                          const std::string& etag, std::vector<HttpHeader> headers);
   // The token of "Authorization: Bearer T", or empty.
   static std::string_view token_of(const HttpServerRequest& request);
 

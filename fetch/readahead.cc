@@ -29,7 +29,7 @@ constexpr uint64_t kMostSlices = 4;
 
 // What is needed this much later need not be asked for yet.
 constexpr Millis kLeastAhead{100};
-constexpr Millis kMostAhead{2'000};
+constexpr Millis kMostAhead{10'000};
 constexpr unsigned kWaitsAhead = 4;
 
 // Beyond the tensor being read: at most this part of what was read, so that a wrong guess costs

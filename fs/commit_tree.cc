@@ -43,6 +43,7 @@ Result<NodeFacts> CommitTree::root(const RepoName& repo, const std::string& type
   const RowId view = CAKE_TRY(rows_.id_of(row));
   NodeFacts found = CAKE_TRY(facts(view, *snapshot, 0));
   found.is_moving = is_moving;
+  rows_.events().note_resolved(typed.empty() ? repo.id : typed, snapshot->commit());
   return found;
 }
 

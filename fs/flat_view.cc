@@ -113,9 +113,11 @@ Result<std::string> FlatView::read_link(uint64_t node) {
   return Error{Errc::invalid, cat("node ", node, " is no link")};
 }
 
-Result<TextPtr> FlatView::read_text(uint64_t node, bool) {
-  return Error{Errc::invalid, cat("node ", node, " is no made file")};
+void FlatView::read_text(uint64_t node, bool, Done<TextPtr> done) {
+  done(Error{Errc::invalid, cat("node ", node, " is no made file")});
 }
+
+void FlatView::note_open(const ContentRow&) {}
 
 // --- look-ups ---
 

@@ -23,9 +23,8 @@ Result<std::vector<RepoName>> HfKnown::repos() {
 }
 
 Result<bool> HfKnown::has_repo(const RepoName& repo) {
-  const std::optional<RepoRow> row =
-      CAKE_TRY(client_.store().index().find_repo(client_.source(), repo));
-  return row && row->has_snapshot;
+  const std::vector<std::string> known = CAKE_TRY(commits(repo));
+  return !known.empty();
 }
 
 Result<std::vector<std::string>> HfKnown::commits(const RepoName& repo) {

@@ -21,6 +21,7 @@ std::string hf_folder(const RepoName& repo) {
 }
 
 std::optional<RepoName> parse_hf_folder(std::string_view folder) {
+  if (folder.find('/') != std::string_view::npos) return std::nullopt;
   for (const RepoType type : kTypes) {
     const std::string prefix = cat(repo_type_plural(type), "--");
     if (!folder.starts_with(prefix)) continue;

@@ -155,9 +155,12 @@ Result<std::string> HfView::read_link(uint64_t node) {
   return hf_link_target(*snapshot, ordinal_of_tree(node));
 }
 
-Result<TextPtr> HfView::read_text(uint64_t node, bool) {
-  return text_of(CAKE_TRY(rows_.get(node_payload(node))));
+void HfView::read_text(uint64_t node, bool, Done<TextPtr> done) {
+  const Result<ViewRow> row = rows_.get(node_payload(node));
+  done(row ? text_of(*row) : Result<TextPtr>(row.error()));
 }
+
+void HfView::note_open(const ContentRow&) {}
 
 // --- look-ups ---
 

@@ -38,7 +38,8 @@ class HfView final : public View {
   void find_facts(uint64_t node, Deadline deadline, Done<NodeFacts> done) override;
   Result<std::vector<std::pair<std::string, std::string>>> directory_xattrs(uint64_t node) override;
   Result<std::string> read_link(uint64_t node) override;
-  Result<TextPtr> read_text(uint64_t node, bool is_new) override;
+  void read_text(uint64_t node, bool is_new, Done<TextPtr> done) override;
+  void note_open(const ContentRow& content) override;
   bool is_moving(uint64_t directory) const override;
 
  private:

@@ -294,6 +294,7 @@ void ModelFs::open(fuse_req_t request, uint64_t node, fuse_file_info* info) {
     fuse_reply_err(request, errno_for(reader.error().code));
     return;
   }
+  view_.note_open((*reader)->content());
   const OpenRecord record = passthrough_.open(channel(), node, (*reader)->content());
   update_lease(node);
   info->fh = 0;
@@ -391,14 +392,18 @@ void ModelFs::open_made(fuse_req_t request, uint64_t node, fuse_file_info* info)
 }
 
 void ModelFs::read_made(fuse_req_t request, uint64_t node, size_t size, uint64_t offset) {
-  const Result<TextPtr> text = view_.read_text(node, offset == 0);
-  if (!text) {
-    fuse_reply_err(request, errno_for(text.error().code));
-    return;
-  }
-  const std::string& bytes = **text;
-  const size_t first = std::min<uint64_t>(offset, bytes.size());
-  fuse_reply_buf(request, bytes.data() + first, std::min(size, bytes.size() - first));
+  const ParkedPtr parked = park(request);
+  view_.read_text(node, offset == 0, [parked, size, offset](const Result<TextPtr>& text) {
+    const fuse_req_t mine = parked->claim();
+    if (mine == nullptr) return;
+    if (!text) {
+      fuse_reply_err(mine, errno_for(text.error().code));
+      return;
+    }
+    const std::string& bytes = **text;
+    const size_t first = std::min<uint64_t>(offset, bytes.size());
+    fuse_reply_buf(mine, bytes.data() + first, std::min(size, bytes.size() - first));
+  });
 }
 
 // --- attributes ---

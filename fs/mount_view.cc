@@ -4,16 +4,20 @@ namespace cake {
 
 namespace {
 
+// Hidden: they answer to their names and are in no listing.
 constexpr std::string_view kHfFolder = ".hf";
+constexpr std::string_view kStatusFolder = ".cake";
 
 }  // namespace
 
-MountView::MountView(Client& client, const MountViewOptions& options)
+MountView::MountView(Client& client, Metrics& metrics, EventLog& events,
+                     const MountViewOptions& options)
     : is_hf_layout_(options.is_hf_layout),
       is_single_(options.single_repo.has_value()),
-      rows_(client),
+      rows_(client, events),
       flat_(rows_, {options.single_repo, options.revision}),
-      hf_(rows_, {options.single_repo, options.revision}) {}
+      hf_(rows_, {options.single_repo, options.revision}),
+      status_(rows_, metrics, events, {options.single_repo}) {}
 
 Result<View*> MountView::view_of(uint64_t node) const {
   std::string layout;
@@ -36,6 +40,7 @@ Result<View*> MountView::view_of(uint64_t node) const {
   }
   if (layout == "flat") return &flat_;
   if (layout == "hf") return &hf_;
+  if (layout == "cake") return &status_;
   return Error{Errc::not_found, cat("no node ", node)};
 }
 
@@ -46,19 +51,20 @@ void MountView::look_up(uint64_t directory, const std::string& name, Deadline de
     done(view.error());
     return;
   }
-  if (directory != kRootNode || name != kHfFolder) {
+  if (directory != kRootNode || (name != kHfFolder && name != kStatusFolder)) {
     (*view)->look_up(directory, name, deadline, std::move(done));
     return;
   }
+  const auto top = [this, is_hf = name == kHfFolder] { return is_hf ? hf_.top() : status_.top(); };
   if (!is_single_) {
-    done(hf_.top());
+    done(top());
     return;
   }
   // A repo may have a file of that name, which is then what it says.
   (*view)->look_up(directory, name, deadline,
-                   [this, done = std::move(done)](Result<NodeFacts> facts) {
+                   [top, done = std::move(done)](Result<NodeFacts> facts) {
                      if (!facts && facts.error().code == Errc::not_found)
-                       done(hf_.top());
+                       done(top());
                      else
                        done(std::move(facts));
                    });
@@ -91,9 +97,16 @@ Result<std::string> MountView::read_link(uint64_t node) {
   return view->read_link(node);
 }
 
-Result<TextPtr> MountView::read_text(uint64_t node, bool is_new) {
-  View* view = CAKE_TRY(view_of(node));
-  return view->read_text(node, is_new);
+void MountView::read_text(uint64_t node, bool is_new, Done<TextPtr> done) {
+  const Result<View*> view = view_of(node);
+  if (view)
+    (*view)->read_text(node, is_new, std::move(done));
+  else
+    done(view.error());
+}
+
+void MountView::note_open(const ContentRow& content) {
+  status_.note_open(content);
 }
 
 bool MountView::is_moving(uint64_t directory) const {

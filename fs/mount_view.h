@@ -6,6 +6,7 @@
 
 #include "fs/flat_view.h"
 #include "fs/hf_view.h"
+#include "fs/status_view.h"
 
 namespace cake {
 
@@ -19,7 +20,8 @@ struct MountViewOptions {
 // that a fresh worker knows it too.  Thread-safe.
 class MountView final : public View {
  public:
-  MountView(Client& client, const MountViewOptions& options);  // client outlives this
+  // Client, metrics and events outlive this.
+  MountView(Client& client, Metrics& metrics, EventLog& events, const MountViewOptions& options);
 
   void look_up(uint64_t directory, const std::string& name, Deadline deadline,
                Done<NodeFacts> done) override;
@@ -27,7 +29,8 @@ class MountView final : public View {
   void find_facts(uint64_t node, Deadline deadline, Done<NodeFacts> done) override;
   Result<std::vector<std::pair<std::string, std::string>>> directory_xattrs(uint64_t node) override;
   Result<std::string> read_link(uint64_t node) override;
-  Result<TextPtr> read_text(uint64_t node, bool is_new) override;
+  void read_text(uint64_t node, bool is_new, Done<TextPtr> done) override;
+  void note_open(const ContentRow& content) override;
   bool is_moving(uint64_t directory) const override;
 
  private:
@@ -39,6 +42,7 @@ class MountView final : public View {
   mutable ViewRows rows_;
   mutable FlatView flat_;
   mutable HfView hf_;
+  mutable StatusView status_;
 };
 
 }  // namespace cake

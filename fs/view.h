@@ -66,9 +66,11 @@ class View {
   // Name and value of a directory's attributes.
   virtual Result<std::vector<std::pair<std::string, std::string>>> directory_xattrs(
       uint64_t node) = 0;
-  // Of links and of made files.  `is_new`: a reader starts; else what the last one was given.
   virtual Result<std::string> read_link(uint64_t node) = 0;
-  virtual Result<TextPtr> read_text(uint64_t node, bool is_new) = 0;
+  // Of a made file.  `is_new`: a reader starts; else what the last one was given.
+  virtual void read_text(uint64_t node, bool is_new, Done<TextPtr> done) = 0;
+  // A file was opened.
+  virtual void note_open(const ContentRow& content) = 0;
   // Whether an absent name in this directory may come to be (then it is remembered for neg_ttl).
   virtual bool is_moving(uint64_t directory) const = 0;
 };

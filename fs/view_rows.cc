@@ -10,7 +10,8 @@ constexpr size_t kMaxViews = 100'000;
 
 }  // namespace
 
-ViewRows::ViewRows(Client& client) : client_(client), mounted_at_(unix_now()) {}
+ViewRows::ViewRows(Client& client, EventLog& events)
+    : client_(client), events_(events), mounted_at_(unix_now()) {}
 
 Result<ViewRow> ViewRows::get(RowId view) {
   {

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "fetch/client.h"
+#include "fs/event_log.h"
 #include "fs/view.h"
 
 namespace cake {
@@ -15,9 +16,10 @@ namespace cake {
 // Copies of rows that never change.  Thread-safe.
 class ViewRows {
  public:
-  explicit ViewRows(Client& client);  // outlives this
+  ViewRows(Client& client, EventLog& events);  // both outlive this
 
   Client& client() const { return client_; }
+  EventLog& events() const { return events_; }
   // Of what has no date: the mount itself, and names above repos.
   int64_t mounted_at() const { return mounted_at_; }
 
@@ -45,6 +47,7 @@ class ViewRows {
 
   // Constant after construction.
   Client& client_;
+  EventLog& events_;
   const int64_t mounted_at_;
 
   // Guarded by mutex_.  Leaf lock.

@@ -14,7 +14,12 @@ Result<Xattrs> file_xattrs(Client& client, RowId content) {
   attributes.emplace_back("user.cake.stored", std::to_string(cached.stored_bytes));
   const std::string cutter = reader->cutter_name();
   if (!cutter.empty()) attributes.emplace_back("user.cake.format", cutter);
-  attributes.emplace_back("user.cake.verified", row.verified ? "yes" : "no");
+  // The reader's row is as old as the reader.
+  const std::optional<ContentRow> now = CAKE_TRY(client.store().index().find_content(content));
+  const bool is_verified = now && now->verified, is_mismatched = now && now->mismatched;
+  attributes.emplace_back("user.cake.verified", is_verified     ? "yes"
+                                                : is_mismatched ? "mismatch"
+                                                                : "no");
   if (const std::optional<std::string> error = reader->last_error())
     attributes.emplace_back("user.cake.error", *error);
   return attributes;

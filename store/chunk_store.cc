@@ -64,6 +64,7 @@ struct Item {
   std::optional<Location> replaces;  // of a chunk that was stored unencoded
   uint64_t sequence = 0;
 
+  bool is_record() const { return job == nullptr && !replaces; }
   ByteSpan payload() const {
     const bool is_raw_chunk = job != nullptr && header.codec == CodecId::raw;
     return is_raw_chunk ? job->request.plain->bytes() : ByteSpan(encoded);
@@ -115,6 +116,7 @@ struct ChunkStore::Impl {
         evictor(evictor_in),
         stored(metrics.counter("store.chunks_stored")),
         deduplicated(metrics.counter("store.chunks_deduplicated")),
+        bytes_deduplicated(metrics.counter("store.bytes_deduplicated")),
         unstored(metrics.counter("store.chunks_unstored")),
         read_corrupt(metrics.counter("store.reads_corrupt")),
         plain_written(metrics.counter("store.bytes_stored")),
@@ -179,8 +181,8 @@ struct ChunkStore::Impl {
   const CodecChoice codec;
   const uint64_t pack_bytes;
   Evictor* const evictor;
-  Counter &stored, &deduplicated, &unstored, &read_corrupt, &plain_written, &encoded_written,
-      &deferred, &recoded;
+  Counter &stored, &deduplicated, &bytes_deduplicated, &unstored, &read_corrupt, &plain_written,
+      &encoded_written, &deferred, &recoded;
   PackReader reader;  // synchronises itself
 
   std::atomic<uint64_t> queued{0};
@@ -427,6 +429,7 @@ void ChunkStore::Impl::add_to_group(uint64_t sequence) {
 
 void ChunkStore::Impl::add_deduped(const JobPtr& job, const Location& location) {
   deduplicated.add();
+  bytes_deduplicated.add(job->plain_bytes);
   if (job->request.plain) queued -= job->plain_bytes;
   job->request.plain.reset();
   if (job->request.done) job->request.done(job->digest, location);
@@ -573,8 +576,8 @@ void ChunkStore::Impl::give_back_room() {
 // lack.
 void ChunkStore::Impl::write(std::vector<Item> batch) {
   std::vector<Item> records;
-  const auto is_record = [](const Item& item) { return item.job == nullptr; };
-  const auto first = std::stable_partition(batch.begin(), batch.end(), std::not_fn(is_record));
+  const auto first =
+      std::stable_partition(batch.begin(), batch.end(), std::not_fn(&Item::is_record));
   std::move(first, batch.end(), std::back_inserter(records));
   batch.erase(first, batch.end());
   if (!records.empty()) write_batch(std::move(records));
@@ -586,7 +589,7 @@ void ChunkStore::Impl::write_batch(std::vector<Item> batch) {
     CAKE_TRY(acquire_pack());
     std::vector<NewEntry> entries;
     for (const Item& item : batch) entries.push_back({item.header, item.payload()});
-    if (batch.front().job != nullptr) CAKE_TRY(take_room(entries));
+    if (!batch.front().is_record()) CAKE_TRY(take_room(entries));
     return pack->append(entries);
   };
   const Result<std::vector<uint64_t>> offsets = append();
@@ -594,7 +597,8 @@ void ChunkStore::Impl::write_batch(std::vector<Item> batch) {
   for (size_t i = 0; i < batch.size(); i++) {
     Item& item = batch[i];
     if (item.job == nullptr) {
-      if (!offsets) log_failure(offsets.error());
+      // A chunk that could not be recoded is there all the same.
+      if (!offsets && item.is_record()) log_failure(offsets.error());
       MutexLock lock(mutex);
       add_to_group(item.sequence);
       open.bytes += item.encoded.size();
@@ -912,6 +916,16 @@ Status ChunkStore::record_pin(const std::string& source, const RepoName& repo,
 Status ChunkStore::record_removal(const std::string& source, const RepoName& repo,
                                   const std::string& commit) {
   impl_->record(EntryKind::removal, Digest{}, encode_removal_record({source, repo, commit}));
+  return {};
+}
+
+Status ChunkStore::record_extents(const std::string& content_name,
+                                  std::span<const PublishedExtent> extents) {
+  std::vector<SegmentItem> items;
+  items.reserve(extents.size());
+  for (const PublishedExtent& extent : extents)
+    items.push_back({extent.ordinal, extent.plain_bytes, extent.digest});
+  if (!items.empty()) CAKE_TRY(record_segment(content_name, items));
   return {};
 }
 

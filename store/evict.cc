@@ -29,7 +29,6 @@ int64_t nanoseconds(SteadyTime time) {
 
 Evictor::Evictor(Space space, Index& index, IndexUpkeep& upkeep, AccessLog& log, Metrics& metrics)
     : space_(std::move(space)),
-      index_(index),
       upkeep_(upkeep),
       log_(log),
       chunks_evicted_(metrics.counter("store.chunks_evicted")),

@@ -87,7 +87,6 @@ class Evictor {
   Status make_room_ahead();
 
   const Space space_;
-  Index& index_;
   IndexUpkeep& upkeep_;
   AccessLog& log_;
   Counter &chunks_evicted_, &bytes_evicted_;

@@ -594,7 +594,9 @@ Result<std::optional<ContentRow>> Index::find_content(RowId id) {
   content.repo = {static_cast<RepoType>(row.number(8)), row.text(9)};
   content.commit = row.text(10);
   content.path = row.text(11);
-  content.verified = row.number(12) != 0;
+  const auto verification = static_cast<Verification>(row.number(12));
+  content.verified = verification == Verification::verified;
+  content.mismatched = verification == Verification::mismatch;
   content.last_access = row.integer(13);
   return content;
 }
@@ -604,10 +606,62 @@ Result<std::optional<RowId>> Index::find_content_by_name(const Digest& name) {
   return find_id(*impl_->reader, "SELECT id FROM content WHERE name = ?1", ByteSpan(name.bytes));
 }
 
-Status Index::set_verified(RowId content, bool verified) {
+Status Index::set_verification(RowId content, Verification verification) {
   MutexLock lock(impl_->write_mutex);
   Statement statement = impl_->writer->prepare("UPDATE content SET verified = ?2 WHERE id = ?1");
-  return statement.bind(content, verified).run();
+  return statement.bind(content, verification).run();
+}
+
+namespace {
+
+Result<std::vector<RowId>> row_ids(Statement& rows) {
+  std::vector<RowId> ids;
+  while (CAKE_TRY(rows.step())) ids.push_back(rows.number(0));
+  return ids;
+}
+
+}  // namespace
+
+Result<std::vector<RowId>> Index::list_unverified(size_t limit) {
+  MutexLock lock(impl_->read_mutex);
+  // From the segments, of which there are few, to the contents.
+  Statement rows = impl_->reader->prepare(
+      "SELECT content.id FROM (SELECT content, sum(known_bytes) AS bytes FROM recipe_segment"
+      " GROUP BY content) AS known JOIN content ON content.id = known.content"
+      " WHERE content.verified = 0 AND known.bytes = content.bytes"
+      " AND (content.sha256 <> '' OR content.kind = ?2) LIMIT ?1");
+  rows.bind(limit, ContentKind::git_blob);
+  return row_ids(rows);
+}
+
+Result<std::vector<RowId>> Index::list_known_contents() {
+  MutexLock lock(impl_->read_mutex);
+  Statement rows = impl_->reader->prepare(
+      "SELECT DISTINCT content FROM recipe_segment WHERE known > 0 ORDER BY content");
+  rows.bind();
+  return row_ids(rows);
+}
+
+Result<std::vector<RowId>> Index::find_twins(const ContentRow& content) {
+  MutexLock lock(impl_->read_mutex);
+  Statement rows = impl_->reader->prepare(
+      "SELECT id FROM content WHERE source IN (SELECT id FROM source) AND kind = ?1 AND key = ?2"
+      " AND id <> ?3 AND bytes = ?4 AND verified = ?5"
+      " UNION SELECT content.id FROM content_id JOIN content ON content.id = content_id.content"
+      " WHERE content_id.source IN (SELECT id FROM source) AND content_id.kind = ?1"
+      " AND content_id.key = ?2 AND content.id <> ?3 AND content.bytes = ?4"
+      " AND content.verified = ?5");
+  std::vector<RowId> twins;
+  const auto add = [&](ContentKind kind, const std::string& key) -> Status {
+    if (key.empty()) return {};
+    rows.bind(kind, key, content.id, content.bytes, Verification::verified);
+    for (const RowId id : CAKE_TRY(row_ids(rows))) twins.push_back(id);
+    return {};
+  };
+  CAKE_TRY(add(ContentKind::sha256, content.ids.sha256));
+  if (content.key.kind == ContentKind::git_blob)
+    CAKE_TRY(add(ContentKind::git_blob, content.key.id));
+  return twins;
 }
 
 Status Index::touch_contents(std::span<const RowId> contents, int64_t now) {
@@ -806,6 +860,18 @@ Status Index::drop_digests(RowId content, std::span<const uint64_t> ordinals) {
   return transaction.commit();
 }
 
+Status Index::drop_recipe(RowId content) {
+  MutexLock lock(impl_->write_mutex);
+  Connection& db = *impl_->writer;
+  Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
+  for (const char* sql :
+       {"DELETE FROM recipe WHERE content = ?1", "DELETE FROM recipe_segment WHERE content = ?1"}) {
+    Statement statement = db.prepare(sql);
+    CAKE_TRY(statement.bind(content).run());
+  }
+  return transaction.commit();
+}
+
 // --- Chunks and packs ---
 
 Result<std::vector<std::optional<Location>>> Index::find_chunks(std::span<const Digest> digests) {
@@ -988,6 +1054,19 @@ Result<Index::SetUsage> Index::set_usage(std::span<const RowId> contents) {
   }
   CAKE_TRY(transaction.commit());
   return sum;
+}
+
+Result<std::vector<CodecUsage>> Index::usage_by_codec() {
+  MutexLock lock(impl_->read_mutex);
+  Statement rows = impl_->reader->prepare(
+      "SELECT codec, count(*), sum(plain_bytes), sum(encoded_bytes) FROM chunk GROUP BY codec"
+      " ORDER BY codec");
+  rows.bind();
+  std::vector<CodecUsage> uses;
+  while (CAKE_TRY(rows.step()))
+    uses.push_back(
+        {static_cast<CodecId>(rows.number(0)), rows.number(1), rows.number(2), rows.number(3)});
+  return uses;
 }
 
 }  // namespace cake

@@ -66,7 +66,8 @@ struct ContentRow {
   RepoName repo;
   std::string commit;
   std::string path;
-  bool verified = false;  // the whole-file hash was computed here and is the hub's
+  bool verified = false;    // the whole-file hash was computed here and is the hub's
+  bool mismatched = false;  // it was computed, and is not
   int64_t last_access = 0;
 };
 
@@ -105,6 +106,14 @@ struct Usage {
   uint64_t chunks = 0;
   uint64_t plain_bytes = 0;    // after dedupe
   uint64_t encoded_bytes = 0;  // after compression
+};
+
+// What the whole-file hash of a content said.  On disk: values are fixed.
+enum class Verification : uint8_t { unknown = 0, verified = 1, mismatch = 2 };
+
+struct CodecUsage {
+  CodecId codec = CodecId::raw;
+  uint64_t chunks = 0, plain_bytes = 0, encoded_bytes = 0;
 };
 
 // What is cached of one content.
@@ -160,7 +169,13 @@ class Index {
   Result<std::optional<ContentRow>> find_content(RowId id);
   // By what packs call it (content_pack_name).
   Result<std::optional<RowId>> find_content_by_name(const Digest& name);
-  Status set_verified(RowId content, bool verified);
+  Status set_verification(RowId content, Verification verification);
+  // Every extent is known, and the whole-file hash was not compared yet.
+  Result<std::vector<RowId>> list_unverified(size_t limit);
+  // Contents with at least one known extent.
+  Result<std::vector<RowId>> list_known_contents();
+  // Other rows whose bytes are the same: a hash of theirs is this one's, and was verified here.
+  Result<std::vector<RowId>> find_twins(const ContentRow& content);
   // Batched by the caller.
   Status touch_contents(std::span<const RowId> contents, int64_t now);
 
@@ -171,6 +186,8 @@ class Index {
   Result<std::vector<Digest>> find_digests(RowId content, uint64_t first, uint64_t count);
   // Forgets digests that proved wrong (content verification): they become zero.
   Status drop_digests(RowId content, std::span<const uint64_t> ordinals);
+  // Forgets cut and digests: the whole file proved wrong, so its head may be.
+  Status drop_recipe(RowId content);
 
   // --- chunks ---
   Result<std::vector<std::optional<Location>>> find_chunks(std::span<const Digest> digests);
@@ -201,6 +218,8 @@ class Index {
     uint64_t logical_bytes = 0, plain_bytes = 0, encoded_bytes = 0, exclusive_encoded_bytes = 0;
   };
   Result<SetUsage> set_usage(std::span<const RowId> contents);
+  // Of all chunks.
+  Result<std::vector<CodecUsage>> usage_by_codec();
 
  private:
   struct Impl;

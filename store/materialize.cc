@@ -162,7 +162,7 @@ Result<Materializer::Outcome> Materializer::write_copy(const Plan& plan, const F
   if (hasher->finish_hex() != proof.wanted)
     return Error{Errc::corrupt,
                  cat(plan.content.path, ": the cached bytes do not have the hub's hash")};
-  CAKE_TRY(store_.index().set_verified(plan.content.id, true));
+  CAKE_TRY(store_.index().set_verification(plan.content.id, Verification::verified));
   return Outcome::done;
 }
 

@@ -137,7 +137,7 @@ class PackWriter {
 
   const LockedPack pack_;
   uint64_t end_;
-  bool last_is_big_ = true;  // not known of a pack that is gone on with
+  bool last_is_big_ = end_ > kPackHeaderBytes;  // of a pack that is gone on with: not known, so yes
 };
 
 // Reads payloads of any pack.  Keeps the files it read last open.  Thread-safe.

@@ -39,6 +39,7 @@ void add_globals(CLI::App& app, Globals& globals) {
 
 void add_verbs(CLI::App& app, Run& run) {
   add_mount(app, run);
+  add_ps(app, run);
   add_pull(app, run);
   add_ls(app, run);
   add_tree(app, run);
@@ -46,6 +47,12 @@ void add_verbs(CLI::App& app, Run& run) {
   add_du(app, run);
   add_rm(app, run);
   add_pin(app, run);
+  add_inspect(app, run);
+  add_diff(app, run);
+  add_locate(app, run);
+  add_verify(app, run);
+  add_import(app, run);
+  add_export(app, run);
   add_serve(app, run);
   add_config(app, run);
   add_doctor(app, run);

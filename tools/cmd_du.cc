@@ -87,6 +87,28 @@ Status add_store(Table& table, Store& store) {
   return {};
 }
 
+// One line a codec; the first two columns of `du` say nothing about codecs.
+Status print_codecs(Context& context, Store& store) {
+  Table table({{"CODEC"}, {"CHUNKS", true}, {"PLAIN", true}, {"ENCODED", true}, {"RATIO", true}});
+  const auto add = [&](const std::string& name, const CodecUsage& use) {
+    const double ratio =
+        static_cast<double>(use.plain_bytes) / static_cast<double>(use.encoded_bytes);
+    table.add({name, use.chunks, Bytes{use.plain_bytes}, Bytes{use.encoded_bytes},
+               use.encoded_bytes == 0 ? Cell() : Cell(Ratio{ratio})});
+  };
+  CodecUsage total;
+  for (const CodecUsage& use : CAKE_TRY(store.index().usage_by_codec())) {
+    const std::string_view name = codec_name(use.codec);
+    add(name.empty() ? cat("codec-", static_cast<unsigned>(use.codec)) : std::string(name), use);
+    total.chunks += use.chunks;
+    total.plain_bytes += use.plain_bytes;
+    total.encoded_bytes += use.encoded_bytes;
+  }
+  add("TOTAL", total);
+  table.print(context.format, context.out);
+  return {};
+}
+
 Status add_references(Table& table, Store& store, const std::vector<std::string>& references) {
   Index& index = store.index();
   const std::vector<StoredRepo> repos = CAKE_TRY(list_stored_repos(index));
@@ -122,6 +144,12 @@ Status add_references(Table& table, Store& store, const std::vector<std::string>
 int run_du(Context& context, const Arguments& arguments) {
   Metrics metrics;
   const std::unique_ptr<Store> store = CAKE_TRY_RUN(context, open_store(context.config, metrics));
+  if (arguments.by == "codec") {
+    if (!arguments.references.empty())
+      return fail(context, {Errc::invalid, "--by codec is for the whole store"});
+    CAKE_TRY_RUN(context, print_codecs(context, *store));
+    return kExitOk;
+  }
   Table table = make_table();
   if (!arguments.references.empty())
     CAKE_TRY_RUN(context, add_references(table, *store, arguments.references));
@@ -140,8 +168,8 @@ void add_du(CLI::App& app, Run& run) {
   verb->alias("df");
   const auto arguments = std::make_shared<Arguments>();
   verb->add_option("REF", arguments->references, "Only these repos or revisions");
-  verb->add_option("--by", arguments->by, "repo: one line each")
-      ->check(CLI::IsMember({"repo"}))
+  verb->add_option("--by", arguments->by, "repo or codec: one line each")
+      ->check(CLI::IsMember({"repo", "codec"}))
       ->type_name("WHAT");
   verb->callback([arguments, &run] {
     run = [arguments](Context& context) { return run_du(context, *arguments); };

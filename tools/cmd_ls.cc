@@ -35,6 +35,7 @@ std::optional<double> number_of(const Row& row, const std::string& key) {
   if (key == "stored") return static_cast<double>(row.sum.usage.encoded_bytes);
   if (key == "ratio") return row.sum.ratio();
   if (key == "cached") return row.sum.cached_percent();
+  if (key == "verified") return row.sum.verified_percent();
   if (key == "last_accessed" || key == "accessed") return static_cast<double>(row.sum.last_access);
   return std::nullopt;
 }
@@ -121,8 +122,8 @@ Status arrange(std::vector<Row>& rows, const Arguments& arguments) {
   if (is_descending || key.ends_with(":asc")) key.resize(key.rfind(':'));
   if (key != "id" && !number_of(Row(), key))
     return Error{Errc::invalid, cat("--sort ", key.substr(0, 100),
-                                    ": give id, size, unique, stored, ratio, cached or "
-                                    "last_accessed")};
+                                    ": give id, size, unique, stored, ratio, cached, "
+                                    "verified or last_accessed")};
   std::stable_sort(rows.begin(), rows.end(), [&](const Row& a, const Row& b) {
     const Row& first = is_descending ? b : a;
     const Row& second = is_descending ? a : b;
@@ -146,6 +147,7 @@ int run_ls(Context& context, const Arguments& arguments) {
   std::vector<Table::Column> columns = {
       {"ID"},          {"SIZE", true},    {"UNIQUE", true},  {"STORED", true},
       {"RATIO", true}, {"CACHED%", true}, {"LAST_ACCESSED"}, {"REFS"}};
+  columns.push_back({"VERIFIED%", true});
   if (shows_source) columns.push_back({"SOURCE"});
   Table table(columns);
   std::set<std::string> ids;
@@ -159,7 +161,8 @@ int run_ls(Context& context, const Arguments& arguments) {
         row.sum.usage.encoded_bytes == 0 ? Cell() : Cell(Ratio{row.sum.ratio()}),
         Percent{row.sum.cached_percent()},
         Time{row.sum.last_access},
-        row.refs};
+        row.refs,
+        Percent{row.sum.verified_percent()}};
     if (shows_source) cells.push_back(row.repo.source);
     table.add(std::move(cells));
     ids.insert(cat(row.repo.source, " ", stored_name(row.repo.row.name)));
@@ -187,8 +190,9 @@ void add_ls(CLI::App& app, Run& run) {
       ->type_name("EXPR")
       ->take_all()
       ->expected(1);
-  verb->add_option("--sort", arguments->sort,
-                   "id, size, unique, stored, ratio, cached, last_accessed; with :desc behind it")
+  verb->add_option(
+          "--sort", arguments->sort,
+          "id, size, unique, stored, ratio, cached, verified, last_accessed; with :desc behind it")
       ->type_name("KEY");
   verb->add_option("--limit", arguments->limit, "At most so many lines")->type_name("N");
   verb->callback([arguments, &run] {

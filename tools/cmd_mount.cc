@@ -1,13 +1,11 @@
-// cake mount, umount, upgrade, ps
+// cake mount, umount, upgrade
 #include <CLI/CLI.hpp>
-#include <filesystem>
 #include <ostream>
 
-#include "fetch/reference.h"
 #include "fs/mount_record.h"
 #include "store/base/bytes.h"
+#include "tools/command.h"
 #include "tools/mounts.h"
-#include "tools/table.h"
 
 namespace cake {
 namespace {
@@ -21,8 +19,9 @@ int run_mount_verb(Context& context, MountRequest request) {
   const std::string directory = request.directory;
   const int status = run_mount(request, context.config, "cake", context.err);
   if (status == 0 && !request.is_foreground) context.out << directory << '\n';
-  // mount(8)'s words for it, in ours.
-  return status == 0 ? kExitOk : status == kMountUsage ? kExitUsage : kExitFailed;
+  // As mount.cakefs, but for the two that mean something else here: usage is 2, a system error 1.
+  if (status == kMountUsage) return kExitUsage;
+  return status == kMountSystem ? kExitFailed : status;
 }
 
 int run_umount(Context& context, const std::vector<std::string>& directories, bool is_lazy) {
@@ -55,50 +54,6 @@ int run_upgrade(Context& context, const std::vector<std::string>& directories) {
     context.out << record.mount_point << '\n';
   }
   return status;
-}
-
-// When the record was made: the mount's age.
-std::optional<int64_t> age_seconds(const MountRecord& record) {
-  std::error_code failure;
-  const auto made = std::filesystem::last_write_time(
-      cat("/proc/", static_cast<int64_t>(record.keeper_pid)), failure);
-  if (failure) return std::nullopt;
-  const auto age = std::filesystem::file_time_type::clock::now() - made;
-  return std::chrono::duration_cast<std::chrono::seconds>(age).count();
-}
-
-std::string age_text(int64_t seconds) {
-  if (seconds < 60) return cat(seconds, "s");
-  if (seconds < 3600) return cat(seconds / 60, "m");
-  if (seconds < 86'400) return cat(seconds / 3600, "h", seconds / 60 % 60, "m");
-  return cat(seconds / 86'400, "d", seconds / 3600 % 24, "h");
-}
-
-int run_ps(Context& context) {
-  Table table({{"MOUNT"},
-               {"SOURCE"},
-               {"REVISION"},
-               {"STORE"},
-               {"KEEPER", true},
-               {"WORKER", true},
-               {"RESTARTS", true},
-               {"AGE", true}});
-  for (const MountRecord& record : CAKE_TRY_RUN(context, list_mount_records())) {
-    const Result<Reference> reference = parse_reference(record.source);
-    const std::optional<int64_t> age = age_seconds(record);
-    Cell age_cell;
-    if (age && context.format == Format::human)
-      age_cell = age_text(*age);
-    else if (age)
-      age_cell = static_cast<uint64_t>(std::max<int64_t>(0, *age));
-    table.add({record.mount_point, record.source,
-               reference && !reference->revision.empty() ? Cell(reference->revision) : Cell(),
-               record.store, static_cast<uint64_t>(record.keeper_pid),
-               static_cast<uint64_t>(record.worker_pid),
-               static_cast<uint64_t>(record.generation > 0 ? record.generation - 1 : 0), age_cell});
-  }
-  table.print(context.format, context.out, context.globals.no_truncate ? 0 : terminal_width());
-  return kExitOk;
 }
 
 void add_mount_verb(CLI::App& app, Run& run) {
@@ -149,9 +104,6 @@ void add_mount(CLI::App& app, Run& run) {
   upgrade->add_option("DIR", *moved, "Mount points; default all of this user's");
   upgrade->callback(
       [moved, &run] { run = [moved](Context& context) { return run_upgrade(context, *moved); }; });
-
-  CLI::App* ps = app.add_subcommand("ps", "List this user's mounts");
-  ps->callback([&run] { run = run_ps; });
 }
 
 }  // namespace cake

@@ -1,106 +1,92 @@
 // cake pull (download)
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
 #include <ostream>
 
 #include "store/base/bytes.h"
-#include "store/base/digest.h"
-#include "store/base/thread_pool.h"
-#include "tools/file_choice.h"
-#include "tools/interrupts.h"
 #include "tools/mounts.h"
-#include "tools/progress.h"
+#include "tools/pull_plan.h"
 #include "tools/session.h"
 #include "tools/table.h"
-#include "tools/transfer.h"
+#include "tools/transfer_run.h"
 
 namespace cake {
 namespace {
 
 struct Arguments {
-  std::string reference;
-  std::vector<std::string> files;
+  std::vector<std::string> words;  // REF, its files, the next REF…
   FileChoice choice;
-  std::string revision, local_dir;
-  unsigned max_workers = 8;
-  bool force = false;
+  PullTarget target;
+  std::string revision;
+  unsigned max_workers = 16;
 };
 
-// A plain file that already has the hub's bytes.
-Result<bool> is_up_to_date(const std::string& path, const TreeEntry& entry) {
-  if (!path_exists(path)) return false;
-  const bool is_lfs = !entry.ids.sha256.empty();
-  if (!is_lfs && entry.ids.git_oid.empty()) return false;  // nothing to compare with
-  const File file = CAKE_TRY(File::open(path, File::Mode::read));
-  if (CAKE_TRY(file.size()) != entry.bytes) return false;
-  FileHasher hasher(is_lfs ? FileHash::sha256 : FileHash::git_blob_sha1, entry.bytes);
-  Buffer buffer(kMiB);
-  for (uint64_t offset = 0; offset < entry.bytes;) {
-    const size_t got = CAKE_TRY(file.read_at(offset, buffer));
-    if (got == 0) return false;
-    hasher.update(ByteSpan(buffer).subspan(0, got));
-    offset += got;
-  }
-  return hasher.finish_hex() == (is_lfs ? entry.ids.sha256 : entry.ids.git_oid);
-}
+// One REF with the files that were named behind it.
+struct Request {
+  Reference reference;
+  FileChoice choice;
+};
 
-// What has to be moved; what is there already is left out.
-Result<std::vector<TransferFile>> plan(Session& session, const Snapshot& snapshot,
-                                       const Arguments& arguments) {
-  std::vector<TransferFile> files;
-  for (const uint32_t i : CAKE_TRY(choose_files(snapshot, arguments.choice))) {
-    TransferFile file{snapshot.entries()[i], snapshot.content_id(i), ""};
-    if (!arguments.local_dir.empty()) {
-      file.target = arguments.local_dir + "/" + file.entry.path;
-      if (!arguments.force && CAKE_TRY(is_up_to_date(file.target, file.entry))) continue;
-    } else {
-      const Cached cached = CAKE_TRY(session.store().index().cached(file.content));
-      if (cached.bytes >= file.entry.bytes && !arguments.force) continue;
+// What a pull comes to.
+struct Sums {
+  uint64_t files = 0, bytes = 0, here_bytes = 0, shared_bytes = 0, fetch_bytes = 0;
+
+  void add(const PlannedFile& file) {
+    files++;
+    bytes = checked_add(bytes, file.transfer.entry.bytes).value_or(UINT64_MAX);
+    here_bytes += file.here_bytes;
+    shared_bytes += file.shared_bytes;
+    fetch_bytes += file.fetch_bytes;
+  }
+};
+
+// A word behind the first is a file of the repo before it, unless it says that it is a reference.
+Result<std::vector<Request>> parse_requests(const Arguments& arguments) {
+  std::vector<Request> requests;
+  for (const std::string& word : arguments.words) {
+    if (!requests.empty() && !word.starts_with("hf:")) {
+      requests.back().choice.files.push_back(word);
+      continue;
     }
-    files.push_back(std::move(file));
+    Request request{CAKE_TRY(parse_reference(word)), arguments.choice};
+    if (!arguments.revision.empty()) request.reference.revision = arguments.revision;
+    if (!request.reference.revision.empty() && !is_valid_revision(request.reference.revision))
+      return Error{Errc::invalid, "--revision: no branch, tag or commit has this name"};
+    if (!request.reference.path.empty()) request.choice.files.push_back(request.reference.path);
+    requests.push_back(std::move(request));
   }
-  return files;
+  if (requests.size() > 1 && !arguments.target.local_dir.empty())
+    return Error{Errc::invalid, "--local-dir takes the files of one repo"};
+  return requests;
 }
 
-int print_plan(Context& context, const std::vector<TransferFile>& files) {
-  Table table({{"FILE"}, {"SIZE", true}});
-  for (const TransferFile& file : files) table.add({file.entry.path, Bytes{file.entry.bytes}});
+void print_plan(Context& context, const std::vector<PlannedFile>& files) {
+  Table table({{"FILE"},
+               {"SIZE", true},
+               {"ALREADY HERE", true},
+               {"SAVED BY DEDUPE", true},
+               {"TO FETCH", true}});
+  Sums sums;
+  for (const PlannedFile& file : files) {
+    sums.add(file);
+    table.add({file.transfer.entry.path, Bytes{file.transfer.entry.bytes}, Bytes{file.here_bytes},
+               Bytes{file.shared_bytes}, Bytes{file.fetch_bytes}});
+  }
   table.print(context.format, context.out);
-  return kExitOk;
+  if (context.format == Format::human)
+    context.out << sums.files << " file(s), " << format_size(sums.bytes) << ": "
+                << format_size(sums.here_bytes) << " already here, "
+                << format_size(sums.shared_bytes) << " saved by dedupe, "
+                << format_size(sums.fetch_bytes) << " to fetch\n";
 }
 
 Status transfer(Context& context, Session& session, Interrupts& interrupts,
-                std::vector<TransferFile> files, unsigned workers) {
-  const bool is_for_store = files.front().target.empty();
-  Transfer job(session.client(), std::move(files));
-  Progress progress(context.err, isatty(STDERR_FILENO) != 0, context.shows_progress);
-  Transfer::State state;
-  {
-    ThreadPool pool("pull", workers);
-    for (unsigned i = 0; i < workers; i++)
-      pool.post(ThreadPool::Priority::demand, [&job] { job.work(); });
-    for (state = job.state(); !state.is_finished; state = job.state()) {
-      if (interrupts.has_come()) job.stop();
-      progress.update(state.current, state.done_bytes, state.total_bytes);
-      job.wait(steady_now() + Progress::kRedraw);
-    }
-  }
-  progress.finish("total", state.done_bytes, state.total_bytes);
-  // Also after an error or a signal: what came is kept, and the next pull goes on from there.
-  const Status flushed = session.store().chunks().flush();
-  if (interrupts.has_come()) return Error{Errc::cancelled, "interrupted; what came is kept"};
-  if (state.error) return *state.error;
-  // Readers go on when the store is full; who fetches ahead of use wants to know.
-  const uint64_t unstored = session.metrics().counter("store.chunks_unstored").value();
-  if (flushed && is_for_store && unstored > 0)
-    return Error{
-        Errc::no_space,
-        cat("the store is full: ", unstored, " part(s) were fetched but could not be kept; ",
-            "raise cache_size, lower min_free, or remove or unpin something")};
-  return flushed;
+                std::vector<PlannedFile> plan, unsigned workers) {
+  std::vector<TransferFile> files;
+  for (PlannedFile& file : plan)
+    if (!file.transfer.ranges.empty()) files.push_back(std::move(file.transfer));
+  return run_transfer(context, session, interrupts, std::move(files), workers);
 }
 
 // Where the repo can be read now: below a mount of the same hub and store, else its reference.
@@ -115,37 +101,60 @@ std::string usable_path(const std::string& store_directory, const Snapshot& snap
   return Reference{snapshot.repo(), snapshot.commit(), ""}.text();
 }
 
-int run_pull(Context& context, Arguments arguments) {
-  Interrupts interrupts;  // before the session's threads
-  Reference reference = CAKE_TRY_RUN(context, parse_reference(arguments.reference));
-  if (!arguments.revision.empty()) reference.revision = arguments.revision;
-  if (!reference.path.empty()) arguments.choice.files.push_back(reference.path);
-  for (const std::string& file : arguments.files) arguments.choice.files.push_back(file);
-  if (!reference.revision.empty() && !is_valid_revision(reference.revision))
-    return fail(context, {Errc::invalid, "--revision: no branch, tag or commit has this name"});
-
-  const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
-  interrupts.let_through();
-  const auto snapshot = CAKE_TRY_RUN(context, session->find_snapshot(reference, true));
-  std::vector<TransferFile> files = CAKE_TRY_RUN(context, plan(*session, *snapshot, arguments));
-  interrupts.hold();
-  if (context.globals.dry_run) return print_plan(context, files);
-  if (!files.empty())
-    CAKE_TRY_RUN(context, transfer(context, *session, interrupts, std::move(files),
-                                   std::clamp(arguments.max_workers, 1U, 64U)));
-  const std::string path =
-      arguments.local_dir.empty()
-          ? usable_path(context.config.store_directory(), *snapshot, session->client().source())
-          : std::filesystem::absolute(arguments.local_dir).lexically_normal().string();
+void print_result(Context& context, const std::string& path, const Snapshot& snapshot,
+                  const Sums& sums) {
   if (context.format == Format::json) {
     Facts facts;
     facts.add("path", path);
-    facts.add("commit", snapshot->commit());
+    facts.add("commit", snapshot.commit());
+    facts.add("files", sums.files);
+    facts.add("size", Bytes{sums.bytes});
+    facts.add("already_here", Bytes{sums.here_bytes});
+    facts.add("saved_by_dedupe", Bytes{sums.shared_bytes});
+    facts.add("fetched", Bytes{sums.fetch_bytes});
     facts.print(Format::json, context.out);
-  } else {
-    context.out << path << '\n';
+    return;
   }
+  if (sums.shared_bytes > 0)
+    say(context, cat(format_size(sums.shared_bytes), " of ", format_size(sums.bytes),
+                     " needed no fetch: the same files are here under other names"));
+  context.out << path << '\n';
+}
+
+int pull(Context& context, Session& session, Interrupts& interrupts, const Request& request,
+         const Arguments& arguments) {
+  interrupts.let_through();
+  const auto snapshot = CAKE_TRY_RUN(context, session.find_snapshot(request.reference, true));
+  std::vector<PlannedFile> plan = CAKE_TRY_RUN(
+      context, plan_pull(session.store(), *snapshot, request.choice, arguments.target));
+  interrupts.hold();
+  if (context.globals.dry_run) {
+    print_plan(context, plan);
+    return kExitOk;
+  }
+  Sums sums;
+  for (const PlannedFile& file : plan) sums.add(file);
+  CAKE_TRY_RUN(context, transfer(context, session, interrupts, std::move(plan),
+                                 std::clamp(arguments.max_workers, 1U, 64U)));
+  const std::string& folder = arguments.target.local_dir;
+  const std::string path =
+      folder.empty()
+          ? usable_path(context.config.store_directory(), *snapshot, session.client().source())
+          : std::filesystem::absolute(folder).lexically_normal().string();
+  print_result(context, path, *snapshot, sums);
   return kExitOk;
+}
+
+int run_pull(Context& context, const Arguments& arguments) {
+  Interrupts interrupts;  // before the session's threads
+  const std::vector<Request> requests = CAKE_TRY_RUN(context, parse_requests(arguments));
+  const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
+  int status = kExitOk;
+  for (const Request& request : requests) {
+    status = pull(context, *session, interrupts, request, arguments);
+    if (status != kExitOk) break;
+  }
+  return status;
 }
 
 }  // namespace
@@ -154,8 +163,9 @@ void add_pull(CLI::App& app, Run& run) {
   CLI::App* verb = app.add_subcommand("pull", "Fetch a repo, or files of it, ahead of use");
   verb->alias("download");
   const auto arguments = std::make_shared<Arguments>();
-  verb->add_option("REF", arguments->reference, "ORG/NAME[@REV][/PATH]")->required();
-  verb->add_option("FILE", arguments->files, "Files or folders of the repo; default all");
+  verb->add_option("REF", arguments->words,
+                   "ORG/NAME[@REV][/PATH], then files or folders of it; more repos as hf:REF")
+      ->required();
   verb->add_option("--include", arguments->choice.include, "Only files that match")
       ->type_name("GLOB")
       ->expected(1)
@@ -165,13 +175,14 @@ void add_pull(CLI::App& app, Run& run) {
       ->expected(1)
       ->take_all();
   verb->add_option("--revision", arguments->revision, "Branch, tag or commit")->type_name("REV");
-  verb->add_option("--local-dir", arguments->local_dir, "Also write plain files into this folder")
+  verb->add_option("--local-dir", arguments->target.local_dir,
+                   "Also write plain files into this folder")
       ->type_name("DIR");
-  verb->add_option("--max-workers", arguments->max_workers, "Parts fetched at once (default 8)")
+  verb->add_option("--max-workers", arguments->max_workers, "Parts fetched at once (default 16)")
       ->type_name("N");
   verb->add_flag("--all-formats", arguments->choice.all_formats,
-                 "Also weights that are there in safetensors too");
-  verb->add_flag("--force", arguments->force, "Read and write again what is there");
+                 "Also weights that are there in a format that loaders prefer");
+  verb->add_flag("--force", arguments->target.force, "Read and write again what is there");
   verb->callback([arguments, &run] {
     run = [arguments](Context& context) { return run_pull(context, *arguments); };
   });

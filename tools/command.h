@@ -68,7 +68,8 @@ bool is_confirmed(Context& context, const std::string& question);
 using Run = std::function<int(Context&)>;
 
 // Each cmd_*.cc adds its verbs to `app`; parsing fills `run`.
-void add_mount(CLI::App& app, Run& run);  // mount, umount, upgrade, ps
+void add_mount(CLI::App& app, Run& run);  // mount, umount, upgrade
+void add_ps(CLI::App& app, Run& run);
 void add_pull(CLI::App& app, Run& run);
 void add_ls(CLI::App& app, Run& run);
 void add_tree(CLI::App& app, Run& run);  // tree, stat
@@ -76,6 +77,12 @@ void add_cat(CLI::App& app, Run& run);
 void add_du(CLI::App& app, Run& run);
 void add_rm(CLI::App& app, Run& run);   // rm, prune
 void add_pin(CLI::App& app, Run& run);  // pin, unpin
+void add_verify(CLI::App& app, Run& run);
+void add_inspect(CLI::App& app, Run& run);  // inspect, hash
+void add_locate(CLI::App& app, Run& run);
+void add_diff(CLI::App& app, Run& run);
+void add_import(CLI::App& app, Run& run);
+void add_export(CLI::App& app, Run& run);
 void add_serve(CLI::App& app, Run& run);
 void add_config(CLI::App& app, Run& run);  // config, env
 void add_doctor(CLI::App& app, Run& run);

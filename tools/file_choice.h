@@ -11,7 +11,7 @@ namespace cake {
 struct FileChoice {
   std::vector<std::string> files;  // paths or folders as given; empty for all
   std::vector<std::string> include, exclude;
-  // Also weights that are there in safetensors as well.
+  // Also weights that are there in a format that loaders prefer.
   bool all_formats = false;
 };
 

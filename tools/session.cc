@@ -76,10 +76,11 @@ Result<std::unique_ptr<Store>> open_store(const Config& config, Metrics& metrics
   return store;
 }
 
-Result<std::unique_ptr<Session>> Session::open(const Config& config) {
+Result<std::unique_ptr<Session>> Session::open(const Config& config, For use) {
   std::unique_ptr<Session> session(new Session());
   session->default_revision_ = config.text("rev");
-  const ClientOptions options = client_options(config);
+  ClientOptions options = client_options(config);
+  options.fetch.logs_failures = use == For::mount;
   session->name_timeout_ = options.fetch.timeo;
   session->metrics_ = std::make_unique<Metrics>();
   session->store_ = CAKE_TRY(open_store(config, *session->metrics_));

@@ -18,8 +18,10 @@ namespace cake {
 // Thread-compatible; the parts synchronise themselves.
 class Session {
  public:
-  // Opens the store, and what is needed to ask the hub; makes no request.
-  static Result<std::unique_ptr<Session>> open(const Config& config);
+  // Opens the store, and what is needed to ask the hub; makes no request.  A command says failures
+  // itself; for a mount they are logged.
+  enum class For { command, mount };
+  static Result<std::unique_ptr<Session>> open(const Config& config, For use = For::command);
   // Ends what is under way and writes out what came.
   ~Session();
 

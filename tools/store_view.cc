@@ -51,6 +51,11 @@ double SetSummary::cached_percent() const {
   return 100.0 * static_cast<double>(cached_bytes) / static_cast<double>(bytes);
 }
 
+double SetSummary::verified_percent() const {
+  if (bytes == 0) return 100;
+  return 100.0 * static_cast<double>(verified_bytes) / static_cast<double>(bytes);
+}
+
 double SetSummary::ratio() const {
   if (usage.encoded_bytes == 0) return 0;
   return static_cast<double>(usage.logical_bytes) / static_cast<double>(usage.encoded_bytes);
@@ -94,7 +99,9 @@ Result<SetSummary> summarise(Index& index, const StoredRepo& repo, const std::st
   for (const RowId id : contents.ids) {
     sum.cached_bytes += CAKE_TRY(index.cached(id)).bytes;
     const std::optional<ContentRow> row = CAKE_TRY(index.find_content(id));
-    if (row) sum.last_access = std::max(sum.last_access, row->last_access);
+    if (!row) continue;
+    sum.last_access = std::max(sum.last_access, row->last_access);
+    if (row->verified) sum.verified_bytes += row->bytes;
   }
   return sum;
 }

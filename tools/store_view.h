@@ -33,9 +33,11 @@ Result<RepoContents> repo_contents(Index& index, const StoredRepo& repo, const s
 struct SetSummary {
   uint64_t bytes = 0;  // as the hub has them, cached or not
   uint64_t cached_bytes = 0;
+  uint64_t verified_bytes = 0;  // of files whose whole-file hash was computed here and is right
   Index::SetUsage usage;
   int64_t last_access = 0;
   double cached_percent() const;
+  double verified_percent() const;
   double ratio() const;  // logical to stored; 0 when nothing is stored
 };
 

@@ -8,6 +8,9 @@
 namespace cake {
 namespace {
 
+// How often a transfer that waits for the disk looks whether it has caught up.
+constexpr Millis kQueuePoll{20};
+
 std::string part_name(const std::string& target) {
   const std::filesystem::path path(target);
   return (path.parent_path() / cat(".", path.filename().string(), ".", getpid(), ".part")).string();
@@ -44,8 +47,9 @@ Transfer::Transfer(Client& client, std::vector<TransferFile> files)
     : client_(client), files_(std::move(files)) {
   states_.resize(files_.size());
   for (size_t i = 0; i < files_.size(); i++) {
-    states_[i].left_bytes = files_[i].entry.bytes;
-    total_bytes_ += files_[i].entry.bytes;
+    CAKE_CHECK(!files_[i].ranges.empty());
+    for (const ByteRange& range : files_[i].ranges) states_[i].left_bytes += range.length;
+    total_bytes_ = checked_add(total_bytes_, states_[i].left_bytes).value_or(UINT64_MAX);
   }
 }
 
@@ -63,9 +67,10 @@ void Transfer::work() {
   }
   while (const std::optional<Window> window = take()) {
     const Status status = run(*window);
-    if (status) continue;
     MutexLock lock(mutex_);
-    if (!error_) error_ = status.error().with(files_[window->file].entry.path);
+    outstanding_bytes_ -= window->range.length;
+    if (!status && !error_) error_ = status.error();
+    changed_.notify_all();
   }
   MutexLock lock(mutex_);
   at_work_--;
@@ -78,33 +83,61 @@ void Transfer::stop() {
   changed_.notify_all();
 }
 
+Transfer::Window Transfer::peek() const {
+  const ByteRange& range = files_[next_.file].ranges[next_.range];
+  return {next_.file,
+          {range.offset + next_.offset, std::min(kWindowBytes, range.length - next_.offset)}};
+}
+
+// A disk that is slower than the link holds the transfer back, so that what was read is kept.
+bool Transfer::may_start(uint64_t bytes) const {
+  const uint64_t queued = client_.store().chunks().queued_bytes();
+  if (outstanding_bytes_ == 0) return queued <= kMaxAtRiskBytes;
+  return outstanding_bytes_ + queued + bytes <= kMaxAtRiskBytes;
+}
+
+void Transfer::advance(const Window& window) {
+  const TransferFile& file = files_[next_.file];
+  next_.offset += window.range.length;
+  if (next_.offset < file.ranges[next_.range].length) return;
+  next_ = {next_.file, next_.range + 1, 0};
+  if (next_.range == file.ranges.size()) next_ = {next_.file + 1, 0, 0};
+}
+
 std::optional<Transfer::Window> Transfer::take() {
   MutexLock lock(mutex_);
-  if (error_ || stopped_->is_cancelled() || next_.file >= files_.size()) return std::nullopt;
-  const Window window = next_;
-  next_.offset += kWindowBytes;
-  if (next_.offset >= files_[next_.file].entry.bytes) next_ = {next_.file + 1, 0};
-  return window;
+  while (true) {
+    if (error_ || stopped_->is_cancelled() || next_.file >= files_.size()) return std::nullopt;
+    const Window window = peek();
+    if (may_start(window.range.length)) {
+      advance(window);
+      outstanding_bytes_ += window.range.length;
+      active_.insert(window.file);
+      return window;
+    }
+    // The store says how much is queued, but not when that changes.
+    changed_.wait_until(mutex_, steady_now() + kQueuePoll);
+  }
 }
 
 Status Transfer::run(const Window& window) {
   const TransferFile& file = files_[window.file];
-  const uint64_t length = std::min(kWindowBytes, file.entry.bytes - window.offset);
   std::shared_ptr<File> target;
   if (!file.target.empty()) target = CAKE_TRY(open_target(window.file));
-  if (length > 0) {
+  if (window.range.length > 0) {
     const std::shared_ptr<FileReader> reader = CAKE_TRY(open_reader(window.file));
     const FileReader::Slices slices =
-        CAKE_TRY(read_window(*reader, window.offset, length, *stopped_));
-    uint64_t offset = window.offset;
+        CAKE_TRY(read_window(*reader, window.range.offset, window.range.length, *stopped_));
+    uint64_t offset = window.range.offset;
     for (const ChunkSlice& slice : slices) {
       if (target) CAKE_TRY(target->write_at(offset, slice.bytes()));
       offset += slice.length;
     }
-    if (offset != window.offset + length)
-      return Error{Errc::corrupt, cat("read ended at ", offset, " of ", file.entry.bytes)};
+    if (offset != window.range.end())
+      return Error{Errc::corrupt,
+                   cat(file.entry.path, ": the read ended at ", offset, " of ", file.entry.bytes)};
   }
-  return finish_window(window, length);
+  return finish_window(window);
 }
 
 Result<std::shared_ptr<FileReader>> Transfer::open_reader(size_t file) {
@@ -135,41 +168,43 @@ Result<std::shared_ptr<File>> Transfer::open_target(size_t file) {
   return opened;
 }
 
-Status Transfer::finish_window(const Window& window, uint64_t length) {
+Status Transfer::finish_window(const Window& window) {
   std::shared_ptr<File> target;
   {
     MutexLock lock(mutex_);
-    done_bytes_ += length;
+    done_bytes_ += window.range.length;
     Progressing& state = states_[window.file];
-    state.left_bytes -= length;
+    state.left_bytes -= window.range.length;
     if (state.left_bytes > 0) return {};
     target = state.target;
     state.reader.reset();
     state.lease.reset();
-    if (!target) {
-      state.is_finished = true;
-      return {};
-    }
   }
   const std::string& name = files_[window.file].target;
-  CAKE_TRY(target->sync_data());
-  std::error_code failure;
-  std::filesystem::rename(part_name(name), name, failure);
-  if (failure) return errno_error(failure.value(), "rename to " + name);
+  if (target) {
+    CAKE_TRY(target->sync_data());
+    CAKE_TRY(rename_file(part_name(name), name));
+  }
   MutexLock lock(mutex_);
   states_[window.file].is_finished = true;
   states_[window.file].target.reset();
+  active_.erase(window.file);
+  finished_.push_back(files_[window.file].entry.path);
   return {};
 }
 
-Transfer::State Transfer::state() const {
+Transfer::State Transfer::take_state() {
   MutexLock lock(mutex_);
   State state;
   const bool has_more = next_.file < files_.size() && !error_ && !stopped_->is_cancelled();
   state.is_finished = at_work_ == 0 && !has_more;
-  state.done_bytes = done_bytes_;
-  state.total_bytes = total_bytes_;
-  if (!files_.empty()) state.current = files_[std::min(next_.file, files_.size() - 1)].entry.path;
+  for (const size_t file : active_) {
+    const TreeEntry& entry = files_[file].entry;
+    state.files.push_back({entry.path, entry.bytes - states_[file].left_bytes, entry.bytes});
+  }
+  state.total = {"total", done_bytes_, total_bytes_};
+  state.finished = std::move(finished_);
+  finished_.clear();
   state.error = error_;
   return state;
 }

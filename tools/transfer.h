@@ -2,11 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "store/base/file.h"
 #include "store/base/mutex.h"
+#include "tools/progress.h"
 #include "tools/session.h"
 
 namespace cake {
@@ -15,12 +17,17 @@ struct TransferFile {
   TreeEntry entry;
   RowId content = 0;
   std::string target;  // plain file to write; empty: the store only
+  // What is to be read: the ranges that the store lacks, or all of it.  An empty file has one empty
+  // range.
+  std::vector<ByteRange> ranges;
 };
 
-// Reads all windows of all files with a bounded number under way.  Thread-safe.
+// Reads all ranges of all files, in windows, with a bounded number under way.  Thread-safe.
 class Transfer {
  public:
-  static constexpr uint64_t kWindowBytes = 16 * kMiB;
+  static constexpr uint64_t kWindowBytes = 4 * kMiB;
+  // Bytes asked for, or here but not yet written.  Whoever kills a pull loses at most these.
+  static constexpr uint64_t kMaxAtRiskBytes = 56 * kMiB;
 
   Transfer(Client& client, std::vector<TransferFile> files);
   // Removes what is left of unfinished targets.
@@ -35,26 +42,34 @@ class Transfer {
   void stop() EXCLUDES(mutex_);
 
   struct State {
-    bool is_finished = false;  // all windows done, or failed, and no worker at work
-    uint64_t done_bytes = 0;
-    uint64_t total_bytes = 0;
-    std::string current;  // a file that is being worked on
+    bool is_finished = false;           // all windows done, or failed, and no worker at work
+    std::vector<ProgressLine> files;    // being worked on; their sizes are those of whole files
+    ProgressLine total;                 // of what is to be read
+    std::vector<std::string> finished;  // files since the last call
     std::optional<Error> error;
   };
-  State state() const EXCLUDES(mutex_);
+  State take_state() EXCLUDES(mutex_);
   // Waits for the end, at most until `until`.
   void wait(SteadyTime until) const EXCLUDES(mutex_);
 
  private:
   struct Window {
     size_t file = 0;
-    uint64_t offset = 0;
+    ByteRange range;
+  };
+  struct Next {
+    size_t file = 0;
+    size_t range = 0;
+    uint64_t offset = 0;  // in the range
   };
   std::optional<Window> take() EXCLUDES(mutex_);
+  Window peek() const REQUIRES(mutex_);
+  bool may_start(uint64_t bytes) const REQUIRES(mutex_);
+  void advance(const Window& window) REQUIRES(mutex_);
   Status run(const Window& window) EXCLUDES(mutex_);
   Result<std::shared_ptr<FileReader>> open_reader(size_t file) EXCLUDES(mutex_);
   Result<std::shared_ptr<File>> open_target(size_t file) EXCLUDES(mutex_);
-  Status finish_window(const Window& window, uint64_t length) EXCLUDES(mutex_);
+  Status finish_window(const Window& window) EXCLUDES(mutex_);
 
   // Constant after construction.
   Client& client_;
@@ -72,8 +87,11 @@ class Transfer {
     bool is_finished = false;
   };
   std::vector<Progressing> states_ GUARDED_BY(mutex_);
-  Window next_ GUARDED_BY(mutex_);
+  std::set<size_t> active_ GUARDED_BY(mutex_);  // begun, not finished
+  std::vector<std::string> finished_ GUARDED_BY(mutex_);
+  Next next_ GUARDED_BY(mutex_);
   size_t at_work_ GUARDED_BY(mutex_) = 0;
+  uint64_t outstanding_bytes_ GUARDED_BY(mutex_) = 0;
   uint64_t done_bytes_ GUARDED_BY(mutex_) = 0;
   std::optional<Error> error_ GUARDED_BY(mutex_);
   std::shared_ptr<CancelToken> stopped_ = std::make_shared<CancelToken>();

@@ -7,16 +7,21 @@
 #include <optional>
 #include <span>
 
+#include "fetch/proof.h"
 #include "fs/hot_files.h"
+#include "fs/invalidate.h"
 #include "fs/keeper.h"
 #include "fs/model_fs.h"
 #include "fs/mount_view.h"
+#include "fs/node_id.h"
 #include "fs/worker.h"
 #include "store/base/bytes.h"
 #include "store/base/file.h"
 #include "store/base/log.h"
+#include "store/base/log_listener.h"
 #include "store/materialize.h"
 #include "tools/session.h"
+#include "tools/traffic.h"
 
 namespace cake {
 namespace {
@@ -72,7 +77,7 @@ int serve(const Config& config, const std::string& source) {
     return failed(opened.error());
   const Result<std::unique_ptr<Channel>> channel = Channel::adopt();
   if (!channel) return failed(channel.error());
-  const Result<std::unique_ptr<Session>> session = Session::open(config);
+  const Result<std::unique_ptr<Session>> session = Session::open(config, Session::For::mount);
   if (!session) return failed(session.error());
   const Result<MountViewOptions> shown = view_options(**session, config, source);
   if (!shown) return failed(shown.error());
@@ -88,11 +93,25 @@ int serve(const Config& config, const std::string& source) {
   std::optional<HotFiles> hot_files;
   if (config.text("hot") == "auto") hot_files.emplace(**materializer, hot_options(config));
 
-  MountView view((*session)->client(), *shown);
+  // Shared with the log, which outlives everything here.
+  const auto events = std::make_shared<EventLog>();
+  set_log_listener([events](LogLevel of_line, std::string_view text) {
+    events->add(log_level_name(of_line), text);
+  });
+  MountView view((*session)->client(), (*session)->metrics(), *events, *shown);
   ModelFsOptions served = file_system_options(config);
   if (config.text("passthrough") != "off") served.materializer = materializer->get();
   if (hot_files) served.hot_files = &*hot_files;
   ModelFs file_system((*session)->client(), view, served);
+  // After a lie of the disk or the hub: the kernel's copy goes, then the file is fetched again.
+  const FileProof proof((*session)->client(), (*session)->metrics(), {}, [&](RowId content) {
+    const Status dropped = invalidate_node(**channel, file_node(content));
+    if (!dropped) log_warn(dropped.error().message);
+  });
+  Counter& received = (*session)->metrics().counter("fetch.bytes_received");
+  const TrafficReport traffic((*channel)->state().keeper_pid.load(), [&] {
+    return TrafficReport::Counts{received.value(), (*channel)->opens().size()};
+  });
   WorkerOptions options;
   options.max_background = static_cast<unsigned>(*config.count("max_background"));
   return run_worker(file_system, **channel, options);

@@ -6,7 +6,10 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
+
+#include "store/base/log_listener.h"
 
 namespace cake {
 
@@ -38,7 +41,17 @@ std::shared_ptr<spdlog::logger>& logger() {
   return *instance;
 }
 
+// Never destroyed, like the logger.
+std::atomic<const LogListener*>& log_listener() {
+  static std::atomic<const LogListener*> instance{nullptr};
+  return instance;
+}
+
 }  // namespace
+
+void set_log_listener(LogListener listener) {
+  log_listener().store(new LogListener(std::move(listener)), std::memory_order_release);
+}
 
 std::optional<LogLevel> parse_log_level(std::string_view name) {
   if (name == "error") return LogLevel::error;
@@ -46,6 +59,20 @@ std::optional<LogLevel> parse_log_level(std::string_view name) {
   if (name == "info") return LogLevel::info;
   if (name == "debug") return LogLevel::debug;
   return std::nullopt;
+}
+
+std::string_view log_level_name(LogLevel level) {
+  switch (level) {
+    case LogLevel::error:
+      return "error";
+    case LogLevel::warn:
+      return "warn";
+    case LogLevel::info:
+      return "info";
+    case LogLevel::debug:
+      return "debug";
+  }
+  return "info";
 }
 
 Status open_log(std::string_view target, LogLevel level, std::string_view program) {
@@ -74,6 +101,8 @@ Status open_log(std::string_view target, LogLevel level, std::string_view progra
 }
 
 void log_line(LogLevel level, std::string_view text) {
+  const LogListener* listener = log_listener().load(std::memory_order_acquire);
+  if (listener != nullptr && level <= LogLevel::info) (*listener)(level, text);
   // One event, one line: text from a hub must not forge a second one.
   if (std::any_of(text.begin(), text.end(),
                   [](char c) { return static_cast<unsigned char>(c) < 32; })) {

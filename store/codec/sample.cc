@@ -10,9 +10,10 @@ namespace cake {
 
 namespace {
 
-// Slices of two cache lines, evenly spread: 8 KiB of a chunk.
+// Slices of two cache lines, evenly spread: 8 KiB of a chunk, of which 2 show noise.
 constexpr size_t kSliceBytes = 128;
 constexpr size_t kSlices = 64;
+constexpr size_t kNoiseSlices = 16;
 constexpr size_t kSampleBytes = kSlices * kSliceBytes;
 constexpr size_t kSampledFrom = 64 * kKiB;
 // The sample errs by less than this, in bits a byte.
@@ -21,17 +22,17 @@ constexpr double kDoubtBits = 0.02;
 using Sample = std::array<uint8_t, kSampleBytes>;
 
 // All of a small chunk's beginning, or slices of a large one; returns how much.
-size_t take_sample(ByteSpan plain, Sample& sample) {
+size_t take_sample(ByteSpan plain, size_t slices, Sample& sample) {
   if (plain.size() < kSampledFrom) {
     const size_t size = std::min(plain.size(), kSampleBytes);
     std::memcpy(sample.data(), plain.data(), size);
     return size;
   }
   // Slices begin at multiples of an element.
-  const size_t stride = (plain.size() - kSliceBytes) / (kSlices - 1) & ~size_t{63};
-  for (size_t i = 0; i < kSlices; i++)
+  const size_t stride = (plain.size() - kSliceBytes) / (slices - 1) & ~size_t{63};
+  for (size_t i = 0; i < slices; i++)
     std::memcpy(&sample[i * kSliceBytes], &plain[i * stride], kSliceBytes);
-  return kSampleBytes;
+  return slices * kSliceBytes;
 }
 
 void count_bytes(std::span<const uint8_t> bytes, std::span<uint32_t, 256> counts) {
@@ -91,8 +92,9 @@ bool is_noise(const Sample& sample, size_t size, size_t element_bytes) {
     const double total = static_cast<double>(size / element_bytes);
     double pairs = 0;
     for (const uint32_t count : counts) pairs += static_cast<double>(count) * (count - 1.0);
-    // 1/256 for noise; the bound is beyond four standard deviations for the smallest sample here.
-    if (pairs > total * (total - 1) * (1.0 / 256) * 1.08) return false;
+    // 1/256 for noise, with a standard deviation of a hundredth (bytes) to a twentieth (F32) of it;
+    // bytes that gain 1.5 % have 1.15 times as many.
+    if (pairs > total * (total - 1) * (1.0 / 256) * 1.15) return false;
   }
   return true;
 }
@@ -127,8 +129,10 @@ Result<std::optional<Plan>> make_plan(const CodecKernels& kernels, ByteSpan plai
   const size_t element_bytes = transform_shape(plan.transform).element_bytes;
   if (plain.size() < element_bytes) return std::nullopt;
   Sample sample;
-  const size_t size = take_sample(plain, sample) / element_bytes * element_bytes;
-  if (plain.size() >= kSampledFrom && is_noise(sample, size, element_bytes)) return std::nullopt;
+  if (plain.size() >= kSampledFrom &&
+      is_noise(sample, take_sample(plain, kNoiseSlices, sample), element_bytes))
+    return std::nullopt;
+  const size_t size = take_sample(plain, kSlices, sample) / element_bytes * element_bytes;
 
   if (plan.transform == Transform::bf16 || plan.transform == Transform::f32)
     plan.bias = plan.other_bias = choose_bias({sample.data(), size}, element_bytes);

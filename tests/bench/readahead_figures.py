@@ -97,8 +97,8 @@ def latencies(path, count, seed):
 
 def main_():
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--rate", type=int, default=400)
-    words.add_argument("--conn-rate", type=int, default=25)
+    words.add_argument("--rate", type=float, default=400)
+    words.add_argument("--conn-rate", type=float, default=25)
     words.add_argument("--latency", type=int, default=30)
     words.add_argument("--mib", type=int, default=1536)
     words.add_argument("--options", default="", help="more mount options, key=value,…")
@@ -107,8 +107,10 @@ def main_():
     folder = scratch()
     tensor = 24 * MIB
     names = ("sequential", "mapped", "streams", "load")
+    # Different last tensors: equal files would be one content, fetched once.
     layouts = {name: sparse_model(f"{folder}/o/org/{name}/model.safetensors",
-                                  [tensor] * (chosen.mib * MIB // tensor)) for name in names}
+                                  [tensor] * (chosen.mib * MIB // tensor) + [(i + 1) * MIB])
+               for i, name in enumerate(names)}
     hub = Hub(f"{folder}/o")
     hub.pattern("org/other", "w.bin", 4 * GIB, seed=3)
     mount = Mount(hub, folder, **options)
@@ -116,8 +118,8 @@ def main_():
         os.stat(mount.path(f"org/{name}/model.safetensors"))
     other = mount.path("org/other/w.bin")
     os.stat(other)
-    hub.control(rate=chosen.rate * 10**6, conn_rate=chosen.conn_rate * 10**6, latency_ms=chosen.latency)
-    note(f"link of {chosen.rate} MB/s, {chosen.conn_rate} MB/s a connection, {chosen.latency} ms; "
+    hub.control(rate=int(chosen.rate * 1e6), conn_rate=int(chosen.conn_rate * 1e6), latency_ms=chosen.latency)
+    note(f"link of {chosen.rate:g} MB/s, {chosen.conn_rate:g} MB/s a connection, {chosen.latency} ms; "
          f"{chosen.mib} MiB each")
     for name, reader in (("sequential", sequential), ("mapped", mapped), ("streams", streams)):
         hub.control(reset_counters=1)

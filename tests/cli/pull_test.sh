@@ -42,7 +42,8 @@ expect() {
 
 # A dry run changes nothing; safetensors make the other format superfluous.
 expect 0 pull org/model --dry-run
-grep -q '^model.safetensors'$'\t''40000000$' "$work/out" || fail 'dry run lists the weights'
+grep -q '^model.safetensors'$'\t'40000000$'\t'0$'\t'0$'\t'40000000$ "$work/out" ||
+  fail 'dry run lists the weights'
 grep -q pytorch "$work/out" && fail 'dry run lists superfluous weights'
 expect 0 ls -q
 [[ -s $work/out ]] && ! grep -qx model/org/model "$work/out" && fail 'ls after a dry run'
@@ -73,6 +74,46 @@ expect 0 pull org/model --local-dir "$work/plain" --include '*.txt' --include '*
 [[ $(stat -c %s "$work/plain/model.safetensors") == 40000000 ]] || fail 'the size of the plain file'
 [[ $(cat "$work/plain/sub/notes.txt") == hello ]] || fail 'the bytes of the plain file'
 
+# What is complete is not fetched again, and a dry run says why.
+expect 0 pull org/model --dry-run --json
+python3 - "$work/out" <<'END' || fail 'dry run of what is here'
+import json, sys
+for row in json.load(open(sys.argv[1])):
+    assert row["already_here"] == row["size"] and row["to_fetch"] == 0, row
+END
+expect 0 pull org/copy --dry-run
+grep -q '^model.safetensors'$'\t'40000000$'\t'0$'\t'40000000$'\t'0$ "$work/out" ||
+  fail 'dry run of a file that another repo has'
+control reset_counters=1 >/dev/null
+expect 0 pull org/copy --json
+python3 - "$work/out" <<'END' || fail 'pull --json of a file that another repo has'
+import json, sys
+facts = json.load(open(sys.argv[1]))
+assert facts["fetched"] == 0 and facts["saved_by_dedupe"] == 40000000, facts
+END
+control counters=1 | grep -q '"resolve"' && fail 'a file that another repo has was fetched'
+
+# Failures are said once, with the status that scripts branch on.
+control 'repo=org/gated&file=a.safetensors&bytes=1000&seed=3' >/dev/null
+expect 0 tree --remote org/gated
+control 'repo=org/gated&access=gated' >/dev/null
+expect 4 pull org/gated
+(($(grep -c '^cake: ' "$work/err") == 1)) || fail 'a refusal is said once'
+expect 3 pull org/absent
+(($(wc -l <"$work/err") == 1)) || fail 'an absent repo is said once'
+control 'repo=org/gated&access=open' >/dev/null
+
+# Several repos in one go; events for programs.
+expect 0 pull org/model config.json hf:org/copy
+[[ $(wc -l <"$work/out") == 2 ]] || fail 'a path for each repo'
+expect 0 pull org/gated --json
+python3 - "$work/err" <<'END' || fail 'events'
+import json, sys
+events = [json.loads(line) for line in open(sys.argv[1])]
+assert [e["event"] for e in events] == ["file", "end"], events
+assert events[-1]["done"] == events[-1]["total"] == 1000, events
+END
+
 # The same file in another repo takes no second copy, nor do the bytes of one that begins alike.
 expect 0 pull org/copy
 expect 0 pull org/longer
@@ -80,7 +121,7 @@ expect 0 ls --json
 python3 - "$work/out" <<'END' || fail 'ls --json'
 import json, sys
 rows = {row["id"]: row for row in json.load(open(sys.argv[1]))}
-assert set(rows) == {"model/org/model", "model/org/copy", "model/org/longer"}, rows
+assert set(rows) == {f"model/org/{n}" for n in ("model", "copy", "longer", "gated")}, rows
 copy = rows["model/org/copy"]
 assert copy["size"] == 40000000 and copy["cached_percent"] == 100, copy
 assert copy["unique"] == 0, copy

@@ -28,7 +28,7 @@ TEST(HfNames, FoldersAndReposAreEachOther) {
 TEST(HfNames, RefusesWhatIsNoRepo) {
   for (const char* name : {"", "models", "models--", "models--a--b--c", "models----x",
                            "model--a--b", ".locks", "models--a--", "models--.git", "models--a/b--c",
-                           "models--a--..", "CACHEDIR.TAG", "models--a--b.git"})
+                           "models--a/b", "models--a--..", "CACHEDIR.TAG", "models--a--b.git"})
     EXPECT_FALSE(parse_hf_folder(name)) << name;
 }
 

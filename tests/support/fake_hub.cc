@@ -8,6 +8,7 @@
 #include <deque>
 #include <random>
 
+#include "fetch/hub_files.h"
 #include "fetch/hub_folder.h"
 #include "fetch/url.h"
 #include "store/base/digest.h"
@@ -254,7 +255,7 @@ void FakeHub::Site::answer_plain(const HttpServerRequest& request, const HubServ
     if (found != plain.end()) file = found->second;
   }
   if (!file) return reply({.status = 404, .body = ""});
-  reply(HubServer::file_response(request, *file, cat('"', file->entry.ids.sha256, '"'), {}));
+  reply(hub_file_response(request, *file, cat('"', file->entry.ids.sha256, '"'), {}));
 }
 
 // --- The CDN --------------------------------------------------------------------------
@@ -309,8 +310,8 @@ void FakeHub::Site::answer_cdn(const HttpServerRequest& request, HubServer::Repl
     // As real ones: an ETag that is not the sha256.
     const std::string etag =
         file_hash_hex(FileHash::sha256, as_bytes("xet " + file->entry.ids.sha256));
-    reply(HubServer::file_response(request, *file, cat('"', etag, '"'),
-                                   {{"Content-Type", "application/octet-stream"}}));
+    reply(hub_file_response(request, *file, cat('"', etag, '"'),
+                            {{"Content-Type", "application/octet-stream"}}));
   });
 }
 

@@ -44,6 +44,31 @@ TEST(FileChoice, FormatsOfOneFolderDoNotHideAnother) {
   EXPECT_EQ(chosen(snapshot, {}), (Paths{"a/model.safetensors", "b/pytorch_model.bin"}));
 }
 
+TEST(FileChoice, OneCopyOfTheSameWeights) {
+  const Snapshot mistral =
+      snapshot_of({"consolidated.safetensors", "model-1-of-2.safetensors",
+                   "model-2-of-2.safetensors", "model.safetensors.index.json"});
+  EXPECT_EQ(chosen(mistral, {}), (Paths{"model-1-of-2.safetensors", "model-2-of-2.safetensors",
+                                        "model.safetensors.index.json"}));
+  EXPECT_EQ(chosen(snapshot_of({"consolidated.safetensors", "params.json"}), {}).size(), 2u);
+  EXPECT_EQ(chosen(snapshot_of({"model.fp16.safetensors", "model.safetensors"}), {}),
+            Paths{"model.safetensors"});
+  EXPECT_EQ(chosen(snapshot_of({"model.Q4.gguf", "model.safetensors"}), {}),
+            Paths{"model.safetensors"});
+  // Without safetensors the next best; of files that hold different weights, all.
+  EXPECT_EQ(chosen(snapshot_of({"flax_model.msgpack", "pytorch_model.bin", "tf_model.h5"}), {}),
+            Paths{"pytorch_model.bin"});
+  EXPECT_EQ(chosen(snapshot_of({"model.Q4.gguf", "model.Q8.gguf"}), {}).size(), 2u);
+}
+
+TEST(FileChoice, PipelinesReadTheFoldersOfTheirParts) {
+  const Snapshot snapshot =
+      snapshot_of({"model_index.json", "text/model.safetensors", "unet/pytorch_model.bin",
+                   "v1-pruned.ckpt", "v1-pruned.safetensors"});
+  EXPECT_EQ(chosen(snapshot, {}),
+            (Paths{"model_index.json", "text/model.safetensors", "unet/pytorch_model.bin"}));
+}
+
 TEST(FileChoice, NamedFilesAreTakenWhateverTheirFormat) {
   const Snapshot snapshot = snapshot_of({"model.safetensors", "pytorch_model.bin", "x/y"});
   EXPECT_EQ(chosen(snapshot, {.files = {"pytorch_model.bin"}}), Paths{"pytorch_model.bin"});

@@ -22,11 +22,11 @@ _cake() {
       return ;;
   esac
   case $verb in
-    '') COMPREPLY=($(compgen -W "$globals mount umount upgrade ps pull download ls tree stat cat du df serve config env doctor completion" -- "$word")); return ;;
+    '') COMPREPLY=($(compgen -W "$globals mount umount upgrade ps pull download ls tree stat cat du df rm prune pin unpin inspect hash diff compare locate verify import export serve config env doctor completion" -- "$word")); return ;;
     mount) flags='-h --help -o -f --foreground' ;;
     umount) flags='-h --help --lazy' ;;
     upgrade) flags='-h --help' ;;
-    ps) flags='-h --help' ;;
+    ps) flags='-h --help --watch' ;;
     pull) flags='-h --help --include --exclude --revision --local-dir --max-workers --all-formats --force' ;;
     download) flags='-h --help --include --exclude --revision --local-dir --max-workers --all-formats --force' ;;
     ls) flags='-h --help --revisions --filter --sort --limit' ;;
@@ -35,7 +35,19 @@ _cake() {
     cat) flags='-h --help --range --remote' ;;
     du) flags='-h --help --by' ;;
     df) flags='-h --help --by' ;;
-    serve) flags='-h --help --listen' ;;
+    rm) flags='-h --help' ;;
+    prune) flags='-h --help --max-size --max-age --incomplete --detached' ;;
+    pin) flags='-h --help --hot' ;;
+    unpin) flags='-h --help --hot' ;;
+    inspect) flags='-h --help --tensors --header' ;;
+    hash) flags='-h --help --tensors --scheme' ;;
+    diff) flags='-h --help --tensors' ;;
+    compare) flags='-h --help --tensors' ;;
+    locate) flags='-h --help --extents' ;;
+    verify) flags='-h --help --repair --fail-on-missing-files --fail-on-extra-files' ;;
+    import) flags='-h --help --name' ;;
+    export) flags='-h --help --layout' ;;
+    serve) flags='-h --help --listen --tls-cert --tls-key --require-token --max-conns --max-conns-per-ip' ;;
     config) flags='-h --help' ;;
     env) flags='-h --help' ;;
     doctor) flags='-h --help' ;;
@@ -46,10 +58,10 @@ _cake() {
     return
   fi
   case $verb in
-    mount | umount | upgrade | serve) COMPREPLY=($(compgen -d -- "$word")) ;;
+    mount | umount | upgrade | serve | import) COMPREPLY=($(compgen -d -- "$word")) ;;
     completion) COMPREPLY=($(compgen -W 'bash zsh fish' -- "$word")) ;;
     config) COMPREPLY=($(compgen -W "$(cake config 2>/dev/null | cut -f1 | tail -n +2)" -- "$word")) ;;
-    pull | download | ls | tree | cat | stat | du | df)
+    pull | download | ls | tree | cat | stat | du | df | inspect | hash | diff | compare | locate | verify | export)
       COMPREPLY=($(compgen -W "$(cake ls -q 2>/dev/null | sed 's,^model/,,')" -- "$word")) ;;
   esac
 }

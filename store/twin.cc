@@ -1,0 +1,57 @@
+#include "store/twin.h"
+
+#include "store/coverage.h"
+
+namespace cake {
+
+namespace {
+
+// Published at once: bounds a transaction and its memory.
+constexpr size_t kPortion = 8192;
+
+// Whether `content` is cut as `recipe`, now or from before.
+Result<bool> is_cut_alike(Store& store, const ContentRow& content, const RecipeRow& recipe) {
+  const std::optional<RecipeRow> own = CAKE_TRY(store.index().find_recipe(content.id));
+  if (own) return own->cutter == recipe.cutter && own->head == recipe.head;
+  CAKE_TRY(store.index().put_recipe(content.id, recipe));
+  CAKE_TRY(store.chunks().record_recipe(content_pack_name(content.source, content.key), recipe,
+                                        content.bytes));
+  const std::optional<RecipeRow> now = CAKE_TRY(store.index().find_recipe(content.id));
+  return now && now->cutter == recipe.cutter && now->head == recipe.head;
+}
+
+}  // namespace
+
+Result<uint64_t> adopt_twin(Store& store, const ContentRow& content) {
+  Index& index = store.index();
+  for (const RowId id : CAKE_TRY(index.find_twins(content))) {
+    const std::optional<ContentRow> twin = CAKE_TRY(index.find_content(id));
+    const std::optional<RecipeRow> row = CAKE_TRY(index.find_recipe(id));
+    if (!twin || !row) continue;
+    const std::optional<Recipe> recipe = CAKE_TRY(load_recipe(index, *twin));
+    if (!recipe || !CAKE_TRY(is_cut_alike(store, content, *row))) continue;
+    uint64_t here_bytes = 0;
+    std::vector<PublishedExtent> extents;
+    const auto publish = [&]() -> Status {
+      CAKE_TRY(
+          store.chunks().record_extents(content_pack_name(content.source, content.key), extents));
+      CAKE_TRY(index.publish(extents, 0, 0));
+      extents.clear();
+      return {};
+    };
+    CAKE_TRY(each_extent(index, *twin, *recipe, [&](const KnownExtent& known) -> Status {
+      if (known.digest.is_zero()) return {};
+      if (known.location) here_bytes += known.extent.length;
+      extents.push_back({content.id, known.ordinal, known.digest, std::nullopt,
+                         static_cast<uint32_t>(known.extent.length)});
+      return extents.size() < kPortion ? Status() : publish();
+    }));
+    CAKE_TRY(publish());
+    // The hash that was computed is this one's too.
+    CAKE_TRY(index.set_verification(content.id, Verification::verified));
+    return here_bytes;
+  }
+  return uint64_t{0};
+}
+
+}  // namespace cake
