@@ -44,8 +44,7 @@ class Sampler:
 
 def test_four_mounts_and_a_pull():
     folder = scratch()
-    # What is open at once, beside what is pinned, leaves a writer room.
-    size = LIMIT // 16
+    size = LIMIT // 16  # five files are open at a time, and the pinned one stays: there is room beside them
     data = {}
     for i in range(48):
         data[f"org/m{i}"] = noise(size + i, i)
