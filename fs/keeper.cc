@@ -344,7 +344,9 @@ void Keeper::end(int code) {
   if (has_ended_) return;
   has_ended_ = true;
   exit_code_ = code;
-  detach();
+  // Told that the mount is gone, the worker may take a while to leave; what is there by now is
+  // somebody else's, perhaps with our device number, which the kernel gives out again.
+  if (state_.ending.load() != WorkerEnding::unmounted) detach();
   if (worker_ > 0) {
     kill(worker_, SIGKILL);
     while (waitpid(worker_, nullptr, 0) < 0 && errno == EINTR) {
