@@ -192,9 +192,6 @@ Verdict lose_power(const History& history, uint64_t states, uint64_t seed,
 
 class PowerLoss : public testing::Test {
  protected:
-  void SetUp() override {
-    if (!WriteLog::is_available()) GTEST_SKIP() << "sanitizers interpose these calls themselves";
-  }
   static History record(uint64_t seed) {
     TempDir dir;
     return Recorder(dir.path(), seed).run(is_long() ? 40 : 14);
