@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "fetch/prefetcher.h"
 #include "store/base/log.h"
 #include "store/twin.h"
 
@@ -28,7 +29,12 @@ Client::Client(Store& store, std::string source, std::unique_ptr<Upstream> upstr
       source_(std::move(source)),
       options_(options),
       upstream_(std::move(upstream)),
-      fetcher_(std::make_shared<Fetcher>(store, upstream_.get(), options.fetch, metrics)) {}
+      fetcher_(std::make_shared<Fetcher>(store, upstream_.get(), options.fetch, metrics)),
+      prefetcher_(std::make_shared<Prefetcher>(
+          fetcher_, Prefetcher::Names{[this](RowId content) { return open(content); },
+                                      [this](const RepoName& repo, const std::string& commit) {
+                                        return find_known_snapshot(repo, commit);
+                                      }})) {}
 
 Client::~Client() {
   stop();
@@ -349,7 +355,12 @@ Result<std::shared_ptr<FileReader>> Client::open(RowId content) {
     else if (*adopted > 0)
       row->verified = true;
   }
-  auto reader = std::make_shared<FileReader>(fetcher_, std::move(*row));
+  ReaderEvents events;
+  events.on_first_read = [to = prefetcher_](const ContentRow& read) { to->started(read); };
+  events.on_next_wanted = [to = prefetcher_](const ContentRow& read, ByteRange of_next) {
+    to->wants_next(read, of_next);
+  };
+  auto reader = std::make_shared<FileReader>(fetcher_, std::move(*row), std::move(events));
   MutexLock lock(mutex_);
   const auto [place, is_new] = readers_.emplace(content, reader);
   if (!is_new) return place->second;

@@ -21,6 +21,8 @@
 
 namespace cake {
 
+class Prefetcher;
+
 // `offline=`: automatic uses the network and lives without it; yes never uses it; no wants it.
 enum class Offline { automatic, yes, no };
 
@@ -97,6 +99,7 @@ class Client {
   const ClientOptions options_;
   const std::unique_ptr<Upstream> upstream_;
   const std::shared_ptr<Fetcher> fetcher_;
+  const std::shared_ptr<Prefetcher> prefetcher_;
 
   SingleFlight<NameKey, SnapshotPtr> lookups_;
   SingleFlight<std::pair<RepoType, std::string>, std::vector<std::string>> listings_;

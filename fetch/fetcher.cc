@@ -15,6 +15,8 @@ constexpr Millis kClaimPoll{25};
 constexpr Millis kClaimPatience{30'000};
 // Claims are given back when their bytes are published; so many a second are worth a sync.
 constexpr Millis kReleaseDelay{700};
+// Bytes are told to Flow in portions: it is under a lock that all share.
+constexpr uint64_t kNoteBytes = 256 * kKiB;
 
 }  // namespace
 
@@ -32,9 +34,20 @@ class RangeFetch final : public RangeSink {
     if (!is_demand_) fetcher_->background_bytes_ += range_.bytes.length;
   }
 
+  const PlannedRange& range() const { return range_; }
+  const FileReader& reader() const { return *reader_; }
+  FileAddress address() const { return reader_->address(); }
+  // From here on Flow counts it.
+  void begin() { began_at_ = steady_now(); }
+
   bool on_bytes(uint64_t offset, ByteSpan bytes) override {
-    if (offset != range_.bytes.offset + received_) return false;
+    if (offset != range_.bytes.offset + received_ || bytes.size() > range_.bytes.length - received_)
+      return false;
+    if (received_ == 0) first_byte_at_ = steady_now();
     received_ += bytes.size();
+    if (!is_demand_) fetcher_->background_bytes_ -= bytes.size();
+    unnoted_ += bytes.size();
+    if (unnoted_ >= kNoteBytes) fetcher_->note_bytes(std::exchange(unnoted_, 0));
     fetcher_->health_.succeeded();
     while (!bytes.empty()) {
       if (next_ == range_.first + range_.count) return false;
@@ -53,7 +66,7 @@ class RangeFetch final : public RangeSink {
 
   void on_end(Status status) override {
     chunk_.reset();
-    if (!is_demand_) fetcher_->background_bytes_ -= range_.bytes.length;
+    if (!is_demand_) fetcher_->background_bytes_ -= range_.bytes.length - received_;
     const uint64_t end = range_.first + range_.count;
     if (status.ok() && next_ != end) status = Error{Errc::upstream, "the answer ended early"};
     if (!status.ok()) fetcher_->health_.failed(status.error().code);
@@ -61,16 +74,31 @@ class RangeFetch final : public RangeSink {
     while (next_ != end) missing.push_back(next_++);
     if (!missing.empty()) reader_->range_ended(missing, status);
     fetcher_->leave_region(region_);
+    if (began_at_ != SteadyTime{}) fetcher_->range_over(*this, end_of(status));
+  }
+
+  // Of a whole range: until the first byte, and from there to the end.
+  std::pair<Millis, Millis> times() const {
+    return {std::chrono::duration_cast<Millis>(first_byte_at_ - began_at_),
+            std::chrono::duration_cast<Millis>(steady_now() - first_byte_at_)};
   }
 
  private:
+  static Flow::End end_of(const Status& status) {
+    if (status.ok()) return Flow::End::whole;
+    if (status.error().code == Errc::rate_limited) return Flow::End::limited;
+    return status.error().code == Errc::timeout ? Flow::End::stalled : Flow::End::other;
+  }
+
   const std::shared_ptr<Fetcher> fetcher_;
   const std::shared_ptr<FileReader> reader_;
   const PlannedRange range_;
   const Fetcher::RegionKey region_;
   const bool is_demand_;
   uint64_t next_;  // ordinal being filled
+  SteadyTime began_at_{}, first_byte_at_{};
   uint64_t received_ = 0;
+  uint64_t unnoted_ = 0;  // not yet told to Flow
   size_t filled_ = 0;
   std::shared_ptr<ChunkBuffer> chunk_;
 };
@@ -82,12 +110,89 @@ Fetcher::Fetcher(Store& store, Upstream* upstream, FetchOptions options, Metrics
       cache_(store.budget()),
       bytes_unstored_(metrics.counter("fetch.bytes_unstored")),
       extents_refetched_(metrics.counter("fetch.extents_refetched")),
-      ranges_requested_(metrics.counter("fetch.ranges_requested")) {}
+      ranges_requested_(metrics.counter("fetch.ranges_requested")),
+      flow_({.max_transfers = options.max_transfers,
+             .max_outstanding_bytes =
+                 std::min(options.readahead.max_window_bytes, store.budget().limit() / 2)}) {}
 
 void Fetcher::stop() {
   stopping_.store(true, std::memory_order_release);
+  std::deque<std::shared_ptr<RangeFetch>> queued;
+  {
+    MutexLock lock(mutex_);
+    queued.swap(queue_);
+  }
+  for (const auto& range : queued) range->on_end(Error{Errc::cancelled, "unmounting"});
   MutexLock lock(mutex_);
   while (tasks_ != 0) idle_.wait(mutex_);
+}
+
+// --- which ranges, and when ---
+
+void Fetcher::submit(std::shared_ptr<RangeFetch> range, bool is_demand) {
+  {
+    MutexLock lock(mutex_);
+    if (!is_demand && !is_stopping() && flow_.active() >= flow_.transfers()) {
+      flow_.refused();
+      queue_.push_back(std::move(range));
+      return;
+    }
+    flow_.started();
+  }
+  send(range, is_demand);
+}
+
+void Fetcher::send(const std::shared_ptr<RangeFetch>& range, bool is_demand) {
+  range->begin();
+  Upstream* const target = upstream();
+  if (target == nullptr) return range->on_end(Error{Errc::cancelled, "unmounting"});
+  target->read(range->address(), range->range().bytes, is_demand,
+               options_.is_hard ? Deadline::never() : Deadline::after(options_.timeo), range);
+}
+
+void Fetcher::hurry(const FileReader& reader, const std::vector<uint64_t>& ordinals) {
+  std::vector<std::shared_ptr<RangeFetch>> now;
+  {
+    MutexLock lock(mutex_);
+    const auto is_wanted = [&](const std::shared_ptr<RangeFetch>& range) {
+      if (&range->reader() != &reader) return false;
+      const PlannedRange& part = range->range();
+      return std::any_of(ordinals.begin(), ordinals.end(), [&](uint64_t ordinal) {
+        return ordinal >= part.first && ordinal < part.first + part.count;
+      });
+    };
+    std::erase_if(queue_, [&](const std::shared_ptr<RangeFetch>& range) {
+      if (!is_wanted(range)) return false;
+      flow_.started();
+      now.push_back(range);
+      return true;
+    });
+  }
+  for (const auto& range : now) send(range, true);
+}
+
+void Fetcher::range_over(const RangeFetch& over, Flow::End end) {
+  std::vector<std::shared_ptr<RangeFetch>> next;
+  {
+    MutexLock lock(mutex_);
+    if (end == Flow::End::whole) {
+      const auto [first_byte, body] = over.times();
+      flow_.measured(first_byte, body, over.range().bytes.length);
+    }
+    flow_.ended(end, steady_now());
+    while (!queue_.empty() && flow_.active() < flow_.transfers()) {
+      flow_.started();
+      next.push_back(std::move(queue_.front()));
+      queue_.pop_front();
+    }
+    if (!queue_.empty()) flow_.refused();
+  }
+  for (const auto& range : next) send(range, false);
+}
+
+void Fetcher::note_bytes(uint64_t bytes) {
+  MutexLock lock(mutex_);
+  flow_.received(bytes, steady_now());
 }
 
 void Fetcher::post(ThreadPool::Priority priority, std::function<void()> task) {
@@ -109,10 +214,11 @@ void Fetcher::task_ended() {
 
 uint64_t Fetcher::readahead_limit() const {
   const uint64_t limit = store_.budget().limit();
-  // A disk slower than the link slows readahead, never a demanded read.
-  if (store_.chunks().queued_bytes() > limit / 4) return 0;
+  // A disk slower than the link slows readahead, never a demanded read: only so much is asked for
+  // as can be queued for the disk when it comes.
+  const uint64_t room = limit / 2 - std::min(limit / 2, store_.chunks().queued_bytes());
   const uint64_t outstanding = background_bytes_.load(std::memory_order_relaxed);
-  const uint64_t most = std::min(options_.readahead.max_window_bytes, limit / 2);
+  const uint64_t most = std::min(options_.readahead.max_window_bytes, room);
   return outstanding < most ? most - outstanding : 0;
 }
 
@@ -162,7 +268,8 @@ void Fetcher::start_region(const std::shared_ptr<FileReader>& reader, uint64_t r
   }
   const RegionKey key{reader->content().id, region};
   const Claim claim = enter_region(key);
-  if (claim != Claim::held_before) ordinals = reader->deliver_stored(ordinals);
+  // Also where the claim was ours before: another process may have fetched this before that.
+  ordinals = reader->deliver_stored(ordinals);
   const bool is_patient =
       waiting_since == SteadyTime{} || steady_now() - waiting_since < kClaimPatience;
   if (ordinals.empty()) {
@@ -179,18 +286,24 @@ void Fetcher::start_region(const std::shared_ptr<FileReader>& reader, uint64_t r
     return;
   }
 
+  uint64_t range_bytes = 0;
+  {
+    MutexLock lock(mutex_);
+    range_bytes = flow_.range_bytes();
+  }
   const std::vector<PlannedRange> ranges =
-      plan_ranges(reader->extents(), ordinals, options_.max_range_bytes, Claims::kRegionBytes);
+      plan_ranges(reader->extents(), ordinals, range_bytes, Claims::kRegionBytes);
   // Each range leaves the region once; it was entered once, or not at all when impatient.
   for (size_t i = claim == Claim::busy ? 0 : 1; i < ranges.size(); i++) {
     MutexLock lock(mutex_);
-    regions_[key].active++;
+    Region& held = regions_[key];
+    held.active++;
+    held.uses++;
   }
   for (const PlannedRange& range : ranges) {
     ranges_requested_.add();
-    target->read(reader->address(), range.bytes, is_demand,
-                 options_.is_hard ? Deadline::never() : Deadline::after(options_.timeo),
-                 std::make_shared<RangeFetch>(shared_from_this(), reader, range, key, is_demand));
+    submit(std::make_shared<RangeFetch>(shared_from_this(), reader, range, key, is_demand),
+           is_demand);
   }
 }
 
@@ -199,6 +312,7 @@ Fetcher::Claim Fetcher::enter_region(RegionKey key) {
     MutexLock lock(mutex_);
     Region& region = regions_[key];
     region.active++;
+    region.uses++;
     if (region.is_claimed) return Claim::held_before;
   }
   const Result<bool> taken = store_.claims().try_claim(key.content, key.region);
@@ -234,21 +348,23 @@ void Fetcher::leave_region(RegionKey key) {
 }
 
 void Fetcher::release_idle_regions() {
-  std::vector<RegionKey> idle;
+  std::vector<std::pair<RegionKey, uint64_t>> idle;
   {
     MutexLock lock(mutex_);
     release_is_due_ = false;
     for (const auto& [key, region] : regions_)
-      if (region.active == 0) idle.push_back(key);
+      if (region.active == 0) idle.emplace_back(key, region.uses);
   }
   // Whoever waits for a claim looks for rows: publish first.
   store_.chunks().flush_async([self = shared_from_this(), idle = std::move(idle)](Status status) {
     if (!status.ok()) log_warn(status.error().with("publishing fetched chunks").message);
-    for (const RegionKey& key : idle) {
+    for (const auto& [key, uses] : idle) {
       // Under the lock, or a range that enters now would believe in a claim that we give up.
       MutexLock lock(self->mutex_);
       const auto found = self->regions_.find(key);
+      // What came meanwhile is not published yet: its own end has seen to a release.
       if (found == self->regions_.end() || found->second.active != 0) continue;
+      if (found->second.uses != uses) continue;
       self->regions_.erase(found);
       const Status released = self->store_.claims().release(key.content, key.region);
       if (!released.ok()) log_warn(released.error().with("releasing a claim").message);

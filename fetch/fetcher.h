@@ -3,14 +3,16 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <vector>
 
 #include "fetch/chunk_cache.h"
+#include "fetch/flow.h"
 #include "fetch/health.h"
 #include "fetch/plan.h"
-#include "fetch/readahead.h"
+#include "fetch/readahead_options.h"
 #include "fetch/upstream.h"
 #include "store/base/metrics.h"
 #include "store/base/mutex.h"
@@ -19,6 +21,7 @@
 namespace cake {
 
 class FileReader;
+class RangeFetch;
 
 struct FetchOptions {
   // Hard, as NFS means it: a network fault makes a read wait and retry for ever.  Soft: an error
@@ -26,9 +29,10 @@ struct FetchOptions {
   bool is_hard = true;
   Millis timeo{60'000};
   unsigned retrans = 5;
-  uint64_t max_range_bytes = 8 * kMiB;
   // Off where whoever asked is told of a failure and says it: a command.
   bool logs_failures = true;
+  // Ranges at a time while readahead is among them; demand goes beyond.
+  unsigned max_transfers = 48;
   ReadaheadOptions readahead;
 };
 
@@ -50,6 +54,9 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   // The same after a delay; for retries.
   void start_after(Millis delay, const std::shared_ptr<FileReader>& reader,
                    std::vector<uint64_t> ordinals);
+
+  // Somebody waits now for extents that were asked for ahead: if they are still queued, they go.
+  void hurry(const FileReader& reader, const std::vector<uint64_t>& ordinals) EXCLUDES(mutex_);
 
   // Runs on the store's pool; dropped once stopping.
   void post(ThreadPool::Priority priority, std::function<void()> task) EXCLUDES(mutex_);
@@ -75,6 +82,7 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   };
   struct Region {
     unsigned active = 0;      // ranges under way in it
+    uint64_t uses = 0;        // ranges there ever were
     bool is_claimed = false;  // the OFD lock is ours
   };
 
@@ -85,6 +93,12 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   void start_region(const std::shared_ptr<FileReader>& reader, uint64_t region,
                     std::vector<uint64_t> ordinals, bool is_demand, SteadyTime waiting_since);
   void task_ended() EXCLUDES(mutex_);
+  // Now, or for readahead when Flow lets it.
+  void submit(std::shared_ptr<RangeFetch> range, bool is_demand) EXCLUDES(mutex_);
+  // Counted by flow_ already.
+  void send(const std::shared_ptr<RangeFetch>& range, bool is_demand);
+  void range_over(const RangeFetch& over, Flow::End end) EXCLUDES(mutex_);
+  void note_bytes(uint64_t bytes) EXCLUDES(mutex_);
 
   // Constant after construction.
   Store& store_;
@@ -103,6 +117,8 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   Mutex mutex_;
   CondVar idle_;
   unsigned tasks_ GUARDED_BY(mutex_) = 0;
+  Flow flow_ GUARDED_BY(mutex_);
+  std::deque<std::shared_ptr<RangeFetch>> queue_ GUARDED_BY(mutex_);  // readahead that waits
   std::map<RegionKey, Region> regions_ GUARDED_BY(mutex_);
   bool release_is_due_ GUARDED_BY(mutex_) = false;
 };

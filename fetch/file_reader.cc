@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "fetch/readahead.h"
 #include "store/base/log.h"
 
 namespace cake {
@@ -39,14 +40,17 @@ struct FileReader::ReadOp {
   }
 };
 
-FileReader::FileReader(std::shared_ptr<Fetcher> fetcher, ContentRow content)
+FileReader::FileReader(std::shared_ptr<Fetcher> fetcher, ContentRow content, ReaderEvents events)
     : fetcher_(std::move(fetcher)),
       content_(std::move(content)),
       pack_name_(content_pack_name(content_.source, content_.key)),
+      events_(std::move(events)),
       trouble_(*fetcher_, content_),
       stored_(fetcher_->store(), content_, trouble_),
       cut_(*fetcher_, content_, trouble_, [this](const Buffer& head) { adopt_head(head); }),
-      readahead_(content_.bytes, fetcher_->options().readahead) {}
+      decode_ahead_(content_.bytes) {}
+
+FileReader::~FileReader() = default;
 
 FileAddress FileReader::address() const {
   return {content_.repo, content_.commit, content_.path, content_.ids, content_.bytes};
@@ -99,22 +103,22 @@ bool FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
     op->slices.push_back({std::move(chunk), from, to - from});
   }
 
-  std::vector<uint64_t> ahead;
-  if (options.drives_readahead) ahead = start_readahead(offset, length);
+  if (options.drives_readahead) start_decoding(offset, length);
 
   if (missing.empty()) {
     done(std::move(op->slices));
-    if (!ahead.empty()) fetcher_->start(shared_from_this(), std::move(ahead), false);
+    if (options.drives_readahead) read_ahead(offset, length);
     return false;
   }
-  const bool is_mixed = missing.size() != op->slices.size();
+  const bool is_absent = needs_network(missing);
+  const bool is_mixed = is_absent && missing.size() != op->slices.size();
   if (is_mixed && options.may_ask_for_less && fetcher_->health().is_down()) {
     done(Error{Errc::offline, cat(trouble_.describe({offset, length}),
                                   ": in part not in the store, and the hub is down")});
     return false;
   }
 
-  if (const std::optional<Error> remembered = trouble_.remembered()) {
+  if (const std::optional<Error> remembered = trouble_.remembered(); remembered && is_absent) {
     done(*remembered);
     return false;
   }
@@ -122,7 +126,7 @@ bool FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
   // One more than the missing, for this function: `done` runs once everything is arranged.
   op->done = std::move(done);
   op->missing = missing.size() + 1;
-  std::vector<uint64_t> to_start;
+  std::vector<uint64_t> to_start, joined;
   std::vector<std::pair<uint64_t, ChunkPtr>> came_meanwhile;
   {
     MutexLock lock(mutex_);
@@ -142,6 +146,8 @@ bool FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
         }
         flight = flights_.emplace(ordinal, Flight{}).first;
         to_start.push_back(ordinal);
+      } else {
+        joined.push_back(ordinal);
       }
       flight->second.waiters.push_back([op, index](const Result<ChunkPtr>& arrival) {
         if (arrival) op->slices[index].chunk = *arrival;
@@ -153,48 +159,144 @@ bool FileReader::read_extents(uint64_t offset, uint64_t length, ReadOptions opti
     op->slices[index].chunk = std::move(chunk);
     op->finish_one(nullptr);
   }
+  if (!joined.empty()) fetcher_->hurry(*this, joined);
   if (!to_start.empty()) fetcher_->start(shared_from_this(), std::move(to_start), true);
-  if (!ahead.empty()) fetcher_->start(shared_from_this(), std::move(ahead), false);
+  // After the flights above: the last extent of this read may reach into what is read ahead.
+  if (options.drives_readahead) read_ahead(offset, length);
   op->finish_one(nullptr);
   return is_mixed;
 }
 
-std::vector<uint64_t> FileReader::start_readahead(uint64_t offset, uint64_t length) {
+void FileReader::read_ahead(uint64_t offset, uint64_t length) {
+  if (fetcher_->upstream() == nullptr) return;
+  if (events_.on_first_read && !was_read_.exchange(true, std::memory_order_relaxed))
+    events_.on_first_read(content_);
   const uint64_t limit = fetcher_->readahead_limit();
-  if (limit == 0 || fetcher_->upstream() == nullptr) return {};
-  ByteRange ask;
+  ReadaheadAsk ask;
   {
     MutexLock lock(mutex_);
-    ask = readahead_.on_access(offset, length, limit);
+    if (!readahead_)
+      readahead_ = std::make_unique<Readahead>(extents(), fetcher_->options().readahead);
+    ask = readahead_->on_access({offset, length}, steady_now(), limit);
   }
+  if (ask.next_file.length != 0 && events_.on_next_wanted)
+    events_.on_next_wanted(content_, ask.next_file);
+  if (ask.bytes.length == 0) return;
+  std::vector<uint64_t> ordinals = start_missing(ask.bytes, {});
+  if (!ordinals.empty()) fetcher_->start(shared_from_this(), std::move(ordinals), false);
+}
+
+std::vector<uint64_t> FileReader::start_missing(ByteRange bytes, const Arrival& watcher) {
   std::vector<uint64_t> ordinals;
-  if (ask.length == 0) return ordinals;
   const Extents& cuts = extents();
-  for (uint64_t ordinal = cuts.find(ask.offset); ordinal < cuts.count(); ordinal++) {
-    if (cuts.at(ordinal).offset >= ask.end()) break;
+  for (uint64_t ordinal = cuts.find(bytes.offset); ordinal < cuts.count(); ordinal++) {
+    if (cuts.at(ordinal).offset >= bytes.end()) break;
     const Result<StoredExtents::Known> known = stored_.find(cuts, ordinal);
     if (known && known->location) continue;
     MutexLock lock(mutex_);
     if (flights_.contains(ordinal) || unstored_.contains(ordinal)) continue;
     if (fetcher_->cache().find(content_.id, ordinal)) continue;
-    flights_.emplace(ordinal, Flight{});
+    Flight& flight = flights_[ordinal];
+    flight.is_ahead = true;
+    if (watcher) flight.watchers.push_back(watcher);
     ordinals.push_back(ordinal);
   }
   return ordinals;
 }
 
+void FileReader::prefetch(ByteRange bytes, Done<std::monostate> done) {
+  const std::shared_ptr<FileCut> cut(shared_from_this(), &cut_);
+  FileCut::find(cut, [self = shared_from_this(), bytes,
+                      done = std::move(done)](const Result<std::monostate>& ready) {
+    if (!ready)
+      done(ready.error());
+    else
+      self->prefetch_extents(bytes, done);
+  });
+}
+
+void FileReader::prefetch_extents(ByteRange bytes, Done<std::monostate> done) {
+  auto op = std::make_shared<ReadOp>();
+  op->done = [done = std::move(done)](const Result<Slices>& result) {
+    if (result)
+      done(std::monostate{});
+    else
+      done(result.error());
+  };
+  const Arrival watcher = [op](const Result<ChunkPtr>& arrival) {
+    op->finish_one(arrival ? nullptr : &arrival.error());
+  };
+  std::vector<uint64_t> ordinals = start_missing(bytes, watcher);
+  op->missing = ordinals.size() + 1;  // nothing arrives before it is started
+  if (!ordinals.empty()) fetcher_->start(shared_from_this(), std::move(ordinals), false);
+  op->finish_one(nullptr);
+}
+
 ChunkPtr FileReader::find_local(uint64_t ordinal) {
   ChunkPtr chunk = fetcher_->cache().find(content_.id, ordinal);
   if (chunk) return chunk;
+  const Result<StoredExtents::Known> known = stored_.find(extents(), ordinal);
   {
     MutexLock lock(mutex_);
     const auto kept = unstored_.find(ordinal);
     if (kept != unstored_.end()) return kept->second;
     if (flights_.contains(ordinal)) return nullptr;
+    if (known && !known->location) return nullptr;
+    // Requests of 1 MiB seldom end where chunks do: the next one waits for this reading of it.
+    flights_[ordinal].is_local = true;
   }
   chunk = stored_.read(extents(), ordinal);
-  if (chunk) fetcher_->cache().insert(content_.id, ordinal, chunk);
+  if (!chunk) {
+    local_flight_failed(ordinal);
+    return nullptr;
+  }
+  fetcher_->cache().insert(content_.id, ordinal, chunk);
+  complete(ordinal, chunk);
   return chunk;
+}
+
+void FileReader::local_flight_failed(uint64_t ordinal) {
+  {
+    MutexLock lock(mutex_);
+    const auto flight = flights_.find(ordinal);
+    if (flight == flights_.end()) return;
+    if (flight->second.waiters.empty()) {
+      flights_.erase(flight);
+      return;
+    }
+    flight->second.is_local = false;
+  }
+  fetcher_->start(shared_from_this(), {ordinal}, true);
+}
+
+bool FileReader::needs_network(const std::vector<uint64_t>& ordinals) const {
+  MutexLock lock(mutex_);
+  for (const uint64_t ordinal : ordinals) {
+    const auto flight = flights_.find(ordinal);
+    if (flight == flights_.end() || !flight->second.is_local) return true;
+  }
+  return false;
+}
+
+void FileReader::start_decoding(uint64_t offset, uint64_t length) {
+  ByteRange ask;
+  {
+    MutexLock lock(mutex_);
+    ask = decode_ahead_.on_access(offset, length);
+  }
+  // What the cache would drop again before it is read is not worth decoding.
+  if (fetcher_->store().budget().available() < ask.length) return;
+  while (ask.length > 0) {
+    const ByteRange part{ask.offset, std::min(ask.length, kChunkBytes)};
+    fetcher_->post(ThreadPool::Priority::demand, [self = shared_from_this(), part] {
+      const Extents& cuts = self->extents();
+      for (uint64_t ordinal = cuts.find(part.offset); ordinal < cuts.count(); ordinal++) {
+        if (cuts.at(ordinal).offset >= part.end()) break;
+        self->find_local(ordinal);
+      }
+    });
+    ask = {part.end(), ask.length - part.length};
+  }
 }
 
 // --- arrivals ---
@@ -216,15 +318,16 @@ std::vector<uint64_t> FileReader::deliver_stored(const std::vector<uint64_t>& or
 }
 
 void FileReader::complete(uint64_t ordinal, const Result<ChunkPtr>& result) {
-  std::vector<Arrival> waiters;
+  Flight ended;
   {
     MutexLock lock(mutex_);
     const auto flight = flights_.find(ordinal);
     if (flight == flights_.end()) return;
-    waiters = std::move(flight->second.waiters);
+    ended = std::move(flight->second);
     flights_.erase(flight);
   }
-  for (const Arrival& waiter : waiters) waiter(result);
+  for (const Arrival& waiter : ended.waiters) waiter(result);
+  for (const Arrival& watcher : ended.watchers) watcher(result);
 }
 
 void FileReader::arrived(uint64_t ordinal, std::shared_ptr<ChunkBuffer> chunk) {
@@ -256,6 +359,10 @@ void FileReader::arrived(uint64_t ordinal, std::shared_ptr<ChunkBuffer> chunk) {
   {
     MutexLock lock(mutex_);
     unstored_[ordinal] = shared;
+    const auto flight = flights_.find(ordinal);
+    if (flight != flights_.end() && flight->second.is_ahead && readahead_)
+      readahead_->on_arrival(
+          std::chrono::duration_cast<Millis>(steady_now() - flight->second.since));
   }
   fetcher_->cache().insert(content_.id, ordinal, shared);
   // Queued first, which takes no time, so that a flush after a read covers what was read.
@@ -294,6 +401,7 @@ void FileReader::range_ended(const std::vector<uint64_t>& ordinals, const Status
   const Error error =
       status.ok() ? Error{Errc::upstream, "the answer ended early"} : status.error();
   std::vector<uint64_t> again, hopeless;
+  std::vector<Arrival> watchers;
   unsigned attempts = 0;
   {
     MutexLock lock(mutex_);
@@ -303,14 +411,16 @@ void FileReader::range_ended(const std::vector<uint64_t>& ordinals, const Status
       Flight& flight = found->second;
       flight.attempts++;
       attempts = std::max(attempts, flight.attempts);
-      if (flight.waiters.empty())
+      if (flight.waiters.empty()) {
+        std::move(flight.watchers.begin(), flight.watchers.end(), std::back_inserter(watchers));
         flights_.erase(found);  // readahead: whoever comes asks again
-      else if (trouble_.should_retry(error, flight.attempts, flight.since))
+      } else if (trouble_.should_retry(error, flight.attempts, flight.since))
         again.push_back(ordinal);
       else
         hopeless.push_back(ordinal);
     }
   }
+  for (const Arrival& watcher : watchers) watcher(error);
   if (!hopeless.empty()) fail(hopeless, error);
   if (again.empty()) return;
   const ByteRange bytes{extents().at(again.front()).offset,

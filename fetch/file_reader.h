@@ -8,10 +8,13 @@
 #include <unordered_map>
 #include <vector>
 
+#include "fetch/decode_ahead.h"
 #include "fetch/file_cut.h"
 #include "fetch/stored_extents.h"
 
 namespace cake {
+
+class Readahead;
 
 // A part of a chunk: what a read answers.
 struct ChunkSlice {
@@ -29,6 +32,13 @@ struct ReadOptions {
   bool drives_readahead = true;
 };
 
+// What a reader tells of the way it is read to who knows its neighbours.  Called on the reader's
+// threads; must not block.
+struct ReaderEvents {
+  std::function<void(const ContentRow&)> on_first_read;
+  std::function<void(const ContentRow&, ByteRange of_next)> on_next_wanted;
+};
+
 // One a content and process, shared by all who read it.  Thread-safe.
 //
 // An extent is in one of: memory (cache, or `unstored_` until its location is known), the store (a
@@ -37,7 +47,8 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
  public:
   using Slices = std::vector<ChunkSlice>;
 
-  FileReader(std::shared_ptr<Fetcher> fetcher, ContentRow content);
+  FileReader(std::shared_ptr<Fetcher> fetcher, ContentRow content, ReaderEvents events = {});
+  ~FileReader();
 
   const ContentRow& content() const { return content_; }
   uint64_t bytes() const { return content_.bytes; }
@@ -46,6 +57,10 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   // this one when nothing is missing.  What is on disk is read on the calling thread.  Returns
   // whether the range mixes present and absent bytes: `done` may then be a while.
   bool read(uint64_t offset, uint64_t length, ReadOptions options, Done<Slices> done);
+
+  // Brings what is missing of `bytes`, behind everything that readers wait for.  `done` once all of
+  // it came, or with the first error; what failed is not tried again.
+  void prefetch(ByteRange bytes, Done<std::monostate> done);
 
   // Last error of the file since it was opened, for `user.cake.error`.
   std::optional<std::string> last_error() const { return trouble_.last_error(); }
@@ -65,10 +80,13 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
  private:
   using Arrival = std::function<void(const Result<ChunkPtr>&)>;
   struct Flight {
-    std::vector<Arrival> waiters;  // empty: readahead
+    std::vector<Arrival> waiters;   // empty: readahead
+    std::vector<Arrival> watchers;  // want to know, but are no reason to try again
     unsigned attempts = 0;
     unsigned mismatches = 0;
+    bool is_ahead = false;  // nobody waited when it was asked for
     SteadyTime since = steady_now();
+    bool is_local = false;  // being read from the store, which takes no network
   };
   struct ReadOp;
 
@@ -77,9 +95,18 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   bool read_extents(uint64_t offset, uint64_t length, ReadOptions options, Done<Slices> done);
   // From memory or the store; nullptr when it must be fetched.
   ChunkPtr find_local(uint64_t ordinal);
+  // A stored extent turned out not to be: whoever waits for it gets it from the upstream.
+  void local_flight_failed(uint64_t ordinal) EXCLUDES(mutex_);
+  // Whether any of these missing extents is not just now being read from the store.
+  bool needs_network(const std::vector<uint64_t>& ordinals) const EXCLUDES(mutex_);
+  // Decodes on the pool what the reader of this range will want next, as far as it is stored.
+  void start_decoding(uint64_t offset, uint64_t length) EXCLUDES(mutex_);
   void put(uint64_t ordinal, std::shared_ptr<const ChunkBuffer> chunk,
            std::optional<Digest> digest);
-  std::vector<uint64_t> start_readahead(uint64_t offset, uint64_t length);
+  void read_ahead(uint64_t offset, uint64_t length);
+  // Makes flights that nobody waits for, and answers which.
+  std::vector<uint64_t> start_missing(ByteRange bytes, const Arrival& watcher);
+  void prefetch_extents(ByteRange bytes, Done<std::monostate> done);
   void complete(uint64_t ordinal, const Result<ChunkPtr>& result) EXCLUDES(mutex_);
   void fail(const std::vector<uint64_t>& ordinals, const Error& error) EXCLUDES(mutex_);
 
@@ -87,6 +114,9 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   const std::shared_ptr<Fetcher> fetcher_;
   const ContentRow content_;
   const std::string pack_name_;
+  const ReaderEvents events_;
+
+  std::atomic<bool> was_read_{false};
 
   // These synchronise themselves; their locks are leaves.
   FileTrouble trouble_;
@@ -97,7 +127,8 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   mutable Mutex mutex_;
   std::map<uint64_t, Flight> flights_ GUARDED_BY(mutex_);
   std::unordered_map<uint64_t, ChunkPtr> unstored_ GUARDED_BY(mutex_);
-  Readahead readahead_ GUARDED_BY(mutex_);
+  std::unique_ptr<Readahead> readahead_ GUARDED_BY(mutex_);  // once the cut is known
+  DecodeAhead decode_ahead_ GUARDED_BY(mutex_);
 };
 
 }  // namespace cake

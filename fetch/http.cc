@@ -187,7 +187,8 @@ class Transfer {
 
   // The reason to cut the transfer now, if there is one.
   Status check(const HttpOptions& options) {
-    CAKE_TRY(pending_.request.deadline.check());
+    if (Status over = pending_.request.deadline.check(); !over)
+      return over.error().code == Errc::timeout ? Error{Errc::timeout, waits_for()} : over;
     const SteadyTime now = steady_now();
     if (now - second_began_ < Millis(1'000) && now - busy_at_ < options.stall_timeout) return {};
     // Until there is a connection, its own timeout counts.
@@ -199,7 +200,7 @@ class Transfer {
     second_bytes_ = 0;
     if (now - busy_at_ < options.stall_timeout) return {};
     curl_easy_setopt(easy_.get(), CURLOPT_FORBID_REUSE, 1L);
-    return Error{Errc::timeout, "the server sends nothing more"};
+    return Error{Errc::timeout, waits_for()};
   }
 
   // What is to be told when it is over.
@@ -223,6 +224,17 @@ class Transfer {
     const CURLcode code = curl_easy_setopt(easy_.get(), option, value);
     // An option that this libcurl lacks would be silently without effect: TLS checks among them.
     CAKE_CHECK(code == CURLE_OK);
+  }
+
+  // What has not happened in time.
+  std::string waits_for() {
+    curl_off_t resolved_us = 0, connected_us = 0;
+    curl_easy_getinfo(easy_.get(), CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
+    curl_easy_getinfo(easy_.get(), CURLINFO_PRETRANSFER_TIME_T, &connected_us);
+    if (is_head_done_) return "the server sends nothing more";
+    if (connected_us != 0) return "the server does not answer";
+    if (resolved_us != 0) return "no connection in time; check network, proxy and endpoint";
+    return "the name of the host is not found in time; check the name service";
   }
 
   void set_basics(const Settings& settings) {

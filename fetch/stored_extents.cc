@@ -93,14 +93,23 @@ ChunkPtr StoredExtents::read(const Extents& extents, uint64_t ordinal) {
   if (!known->location) return nullptr;
   // The second look is for a location that went stale: the chunk was moved, or evicted by another
   // process.
-  for (int look = 0; look < 2; look++) {
+  for (int look = 0; look < 3; look++) {
+    std::optional<Error> failure;
     if (known->location->plain_bytes == extent.length) {
       Result<ChunkPtr> chunk = store_.chunks().read(*known->location);
-      if (chunk && (*chunk)->size() == extent.length) return std::move(chunk).value();
-      if (!chunk) note_bad_chunk(chunk.error(), *known, bytes);
+      if (chunk && (*chunk)->size() == extent.length) {
+        store_.accesses().note_chunk(known->digest);
+        return std::move(chunk).value();
+      }
+      if (!chunk) failure = chunk.error();
     }
     const auto again = store_.index().find_chunks({&known->digest, 1});
-    const std::optional<Location> now = again && !again->empty() ? again->front() : std::nullopt;
+    std::optional<Location> now = again && !again->empty() ? again->front() : std::nullopt;
+    // Only bytes that the index still vouches for are bad; others were moved or evicted.
+    if (failure && now == known->location) {
+      note_bad_chunk(*failure, *known, bytes);
+      now = std::nullopt;
+    }
     set(ordinal, known->digest, now);
     if (!now || now == known->location) break;
     known->location = now;

@@ -1,5 +1,7 @@
 #include "fs/flat_view.h"
 
+#include "fs/probe_names.h"
+
 namespace cake {
 
 namespace {
@@ -147,7 +149,7 @@ void FlatView::look_up(uint64_t directory, const std::string& name, Deadline dea
 void FlatView::look_up_author(const NamesPlace& place, const std::string& name, Deadline deadline,
                               Done<NodeFacts> done) {
   // Indexers, shells and editors probe for names that no author can have: no request.
-  if (!is_valid_repo_part(name)) {
+  if (!is_valid_repo_part(name) || is_probed_as_author(name)) {
     done(no_such(name));
     return;
   }
@@ -170,7 +172,7 @@ void FlatView::look_up_repo(const NamesPlace& place, const std::string& name, De
   const std::optional<std::string> revision =
       at == std::string::npos ? options_.revision
                               : decode_revision(std::string_view(name).substr(at + 1));
-  if (!is_valid_repo_id(repo.id) || !revision) {
+  if (!is_valid_repo_id(repo.id) || !revision || is_probed_as_repo(name)) {
     done(no_such(name));
     return;
   }

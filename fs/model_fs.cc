@@ -99,7 +99,7 @@ struct ModelFsOps {
 };
 
 ModelFs::ModelFs(Client& client, View& view, ModelFsOptions options)
-    : client_(client), view_(view), options_(options) {}
+    : client_(client), view_(view), options_(options), passthrough_(options.materializer) {}
 
 const fuse_lowlevel_ops* ModelFs::ops() const {
   static const fuse_lowlevel_ops table = [] {
@@ -129,6 +129,8 @@ void ModelFs::on_init(fuse_conn_info& connection) {
                       FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO | FUSE_CAP_EXPORT_SUPPORT);
   // Contents never change: nothing to invalidate, and no attribute change may drop cached pages.
   connection.want &= ~static_cast<unsigned>(FUSE_CAP_AUTO_INVAL_DATA);
+  // What was opened when another worker served.
+  for (const uint64_t node : channel().opens().nodes()) update_lease(node);
 }
 
 void ModelFs::on_drain() {
@@ -292,11 +294,15 @@ void ModelFs::open(fuse_req_t request, uint64_t node, fuse_file_info* info) {
     fuse_reply_err(request, errno_for(reader.error().code));
     return;
   }
-  channel().opens().add(node, OpenMode::cached, 0);
+  const OpenRecord record = passthrough_.open(channel(), node, (*reader)->content());
+  update_lease(node);
   info->fh = 0;
   info->keep_cache = 1;
   info->noflush = 1;
-  if (fuse_reply_open(request, info) != 0) channel().opens().remove(node, false);
+  if (record.mode == OpenMode::passthrough) Channel::pass_next_open_through(record.backing_id);
+  if (fuse_reply_open(request, info) == 0) return;
+  passthrough_.release(channel(), node, false);
+  update_lease(node);
 }
 
 void ModelFs::release(fuse_req_t request, uint64_t node) {
@@ -304,8 +310,25 @@ void ModelFs::release(fuse_req_t request, uint64_t node) {
     fuse_reply_err(request, 0);
     return;
   }
-  channel().opens().remove(node, Channel::is_request_resent());
+  passthrough_.release(channel(), node, Channel::is_request_resent());
+  update_lease(node);
   fuse_reply_err(request, 0);
+}
+
+void ModelFs::update_lease(uint64_t node) {
+  Store& store = client_.store();
+  MutexLock lock(lease_mutex_);
+  const bool is_open = channel().opens().find(node).has_value();
+  if (is_open) store.accesses().note_content(node_payload(node));
+  if (is_open == leased_.contains(node)) return;
+  const Status done =
+      is_open ? store.lease().add(node_payload(node)) : store.lease().remove(node_payload(node));
+  // Then what is open may be evicted and fetched again.
+  if (!done) log_warn(done.error().with("the lease of an open file").message);
+  if (is_open && done)
+    leased_.insert(node);
+  else
+    leased_.erase(node);
 }
 
 void ModelFs::read(fuse_req_t request, uint64_t node, size_t size, uint64_t offset,
@@ -319,6 +342,7 @@ void ModelFs::read(fuse_req_t request, uint64_t node, size_t size, uint64_t offs
     fuse_reply_err(request, errno_for(reader.error().code));
     return;
   }
+  if (options_.hot_files != nullptr) options_.hot_files->on_read((*reader)->content(), size);
   const ParkedPtr parked = park(request);
   ReadOptions options;
   // The kernel asks again for the one page it needs when a larger request of its cache fails.

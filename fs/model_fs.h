@@ -4,12 +4,16 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <unordered_set>
 
 #include "fetch/client.h"
 #include "fs/fuse_api.h"
+#include "fs/hot_files.h"
 #include "fs/parking.h"
+#include "fs/passthrough.h"
 #include "fs/view.h"
 #include "fs/worker.h"
+#include "store/base/mutex.h"
 
 namespace cake {
 
@@ -24,6 +28,10 @@ struct ModelFsOptions {
   double attr_ttl_s = -1;
   // Metadata never waits longer, hard mount or not.
   Millis timeo{60'000};
+  // Where materialized files are; null: every file is read through us.  Outlives the file system.
+  Materializer* materializer = nullptr;
+  // Told of every read, when `hot=auto`.  Outlives the file system.
+  HotFiles* hot_files = nullptr;
 };
 
 // Thread-safe: operations run on libfuse's threads, answers come from those of the client.
@@ -56,6 +64,8 @@ class ModelFs final : public Filesystem {
   void list_xattrs(fuse_req_t request, uint64_t node, size_t size);
   void stat_fs(fuse_req_t request);
 
+  // Brings the store's lease of a file in line with whether it is open: who evicts looks at it.
+  void update_lease(uint64_t node) EXCLUDES(lease_mutex_);
   ParkedPtr park(fuse_req_t request);
   Deadline metadata_deadline() const { return Deadline::after(options_.timeo); }
   struct stat attributes(const NodeFacts& facts) const;
@@ -69,7 +79,14 @@ class ModelFs final : public Filesystem {
   View& view_;
   const ModelFsOptions options_;
 
-  ParkingLot lot_;  // synchronises itself
+  // These synchronise themselves.
+  ParkingLot lot_;
+  Passthrough passthrough_;
+
+  // Guarded by lease_mutex_.  Held over the lease's 8-byte write; the locks of the open table and
+  // of the lease are taken inside it.
+  Mutex lease_mutex_;
+  std::unordered_set<uint64_t> leased_ GUARDED_BY(lease_mutex_);  // node ids
 };
 
 }  // namespace cake

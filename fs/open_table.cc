@@ -88,6 +88,13 @@ size_t OpenTable::size() const {
   return slots_.size();
 }
 
+std::vector<uint64_t> OpenTable::nodes() const {
+  std::vector<uint64_t> nodes;
+  MutexLock lock(mutex_);
+  for (const auto& [node_id, slot] : slots_) nodes.push_back(node_id);
+  return nodes;
+}
+
 bool OpenTable::may_pass_through() const {
   MutexLock lock(mutex_);
   return state_.has_overflowed == 0;

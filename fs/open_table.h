@@ -43,6 +43,8 @@ class OpenTable {
   std::optional<OpenRecord> remove(uint64_t node_id, bool is_resent) EXCLUDES(mutex_);
 
   size_t size() const EXCLUDES(mutex_);
+  // What is open.
+  std::vector<uint64_t> nodes() const EXCLUDES(mutex_);
   bool may_pass_through() const EXCLUDES(mutex_);
 
  private:

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <deque>
+#include <functional>
+#include <iterator>
 #include <map>
 #include <set>
 #include <unordered_map>
@@ -12,6 +15,7 @@
 #include "store/base/fault.h"
 #include "store/base/log.h"
 #include "store/base/mutex.h"
+#include "store/evict.h"
 #include "store/pack.h"
 #include "store/pack_record.h"
 #include "store/salvage.h"
@@ -26,7 +30,14 @@ constexpr size_t kBatchEntries = 256;
 // Appended extents that the index refuses (disk full) are kept and tried again; beyond these, puts
 // fail instead of taking ever more memory.
 constexpr size_t kMaxUnpublished = 65'536;
+// Encoders are behind when this part of the memory budget waits for them: half of what makes
+// readahead pause (fetch/fetcher.cc).
+constexpr uint64_t kBehindShare = 8;
+// Of what was stored unencoded for want of processors, so much is remembered.
+constexpr size_t kMaxUnencoded = 65'536;
 constexpr Millis kRetryDelay{1000};
+// Disk space that was taken and not used is given back after so much quiet.
+constexpr Millis kQuiet{1000};
 constexpr Millis kLogInterval{60'000};
 
 struct Job {
@@ -35,14 +46,22 @@ struct Job {
   uint32_t plain_bytes = 0;
   Digest digest;
   Digest content;  // content_name, parsed
+  bool encode_later = false;
 };
 using JobPtr = std::shared_ptr<Job>;
+
+// A chunk at rest that an encoder has not seen.
+struct Unencoded {
+  EntryHeader header;
+  Location location;
+};
 
 // An entry on its way to the pack.
 struct Item {
   EntryHeader header;
-  Buffer encoded;  // the payload; of a raw chunk it is job->request.plain
-  JobPtr job;      // of a chunk
+  Buffer encoded;                    // the payload; of a raw chunk it is job->request.plain
+  JobPtr job;                        // of a chunk
+  std::optional<Location> replaces;  // of a chunk that was stored unencoded
   uint64_t sequence = 0;
 
   ByteSpan payload() const {
@@ -59,6 +78,7 @@ struct Group {
   std::vector<PublishedExtent> extents;
   std::map<Digest, std::vector<SegmentItem>> deduped;  // by content name
   std::vector<uint64_t> sequences;
+  std::vector<Unencoded> unencoded;
   uint64_t bytes = 0;
   SteadyTime since;
   bool is_empty() const { return sequences.empty() && !seal; }
@@ -69,6 +89,13 @@ struct Flusher {
   std::function<void(Status)> done;
 };
 
+// Finer than unix_now(): two facts about one repo can be a millisecond apart.
+int64_t unix_microseconds() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
 // None of what the flusher waits for is in `waiting`.
 bool has_passed(const Flusher& flusher, const std::set<uint64_t>& waiting) {
   return waiting.empty() || *waiting.begin() >= flusher.target;
@@ -78,13 +105,14 @@ bool has_passed(const Flusher& flusher, const std::set<uint64_t>& waiting) {
 
 struct ChunkStore::Impl {
   Impl(std::string packs_directory, Index& index_in, BufferPool& buffers_in, ThreadPool& pool_in,
-       CodecChoice codec_in, Metrics& metrics, uint64_t pack_limit)
+       CodecChoice codec_in, Metrics& metrics, uint64_t pack_limit, Evictor* evictor_in)
       : directory(std::move(packs_directory)),
         index(index_in),
         buffers(buffers_in),
         pool(pool_in),
         codec(codec_in),
         pack_bytes(pack_limit),
+        evictor(evictor_in),
         stored(metrics.counter("store.chunks_stored")),
         deduplicated(metrics.counter("store.chunks_deduplicated")),
         bytes_deduplicated(metrics.counter("store.bytes_deduplicated")),
@@ -92,23 +120,31 @@ struct ChunkStore::Impl {
         read_corrupt(metrics.counter("store.reads_corrupt")),
         plain_written(metrics.counter("store.bytes_stored")),
         encoded_written(metrics.counter("store.bytes_written")),
+        deferred(metrics.counter("store.chunks_unencoded")),
+        recoded(metrics.counter("store.chunks_recoded")),
         reader(directory, index) {}
 
   // --- on pool threads ---
   void process(const JobPtr& job);
   void encode(const JobPtr& job);
+  void recode(const Unencoded& chunk);
+  void punch(const Location& location);
   // --- on the writer's thread ---
   struct Work {
     std::vector<Item> items;
     std::optional<Group> close;
     bool rotate = false;
+    bool quiet = false;
     bool stop = false;
   };
   void run_writer();
   Work wait_for_work() EXCLUDES(mutex);
   bool must_close() const REQUIRES(mutex);
   Status acquire_pack();
+  Status take_room(std::span<const NewEntry> entries);
+  void give_back_room();
   void write(std::vector<Item> items);
+  void write_batch(std::vector<Item> batch);
   void close(Group group);
   // --- on the committer's thread ---
   void run_committer();
@@ -122,6 +158,12 @@ struct ChunkStore::Impl {
   std::vector<Flusher> take_flushers(bool all) EXCLUDES(mutex);
   // --- anywhere ---
   void submit(Item item);
+  void submit_new(Item item) EXCLUDES(mutex);
+  std::optional<Unencoded> take_unencoded() REQUIRES(mutex);
+  void post_recode(Unencoded chunk);
+  void recode_when_idle() EXCLUDES(mutex);
+  void end_pool_task() EXCLUDES(mutex);
+  Result<ChunkPtr> read(const Location& location);
   void record(EntryKind kind, const Digest& content, Buffer payload);
   void add_deduped(const JobPtr& job, const Location& location);
   void fail(const JobPtr& job, const Error& error);
@@ -137,14 +179,17 @@ struct ChunkStore::Impl {
   ThreadPool& pool;
   const CodecChoice codec;
   const uint64_t pack_bytes;
+  Evictor* const evictor;
   Counter &stored, &deduplicated, &bytes_deduplicated, &unstored, &read_corrupt, &plain_written,
-      &encoded_written;
+      &encoded_written, &deferred, &recoded;
   PackReader reader;  // synchronises itself
 
   std::atomic<uint64_t> queued{0};
+  std::atomic<uint64_t> waiting_for_pool{0};  // those of them that no thread has encoded yet
 
   // Confined to the writer's thread.
   std::shared_ptr<PackWriter> pack;
+  uint64_t reserved_end = 0;  // of the pack: the disk has blocks for it up to there
 
   // Confined to the committer's thread.
   std::set<uint32_t> failed_packs;
@@ -163,6 +208,9 @@ struct ChunkStore::Impl {
   };
   std::unordered_map<Digest, Pending, DigestHash> pending GUARDED_BY(mutex);
   std::deque<Item> items GUARDED_BY(mutex);
+  // Durable; encoded one at a time while nothing is put.
+  std::deque<Unencoded> unencoded GUARDED_BY(mutex);
+  bool stopping GUARDED_BY(mutex) = false;
   Group open GUARDED_BY(mutex);
   bool rotate GUARDED_BY(mutex) = false;  // the pack cannot be trusted with more
   std::deque<Group> closed GUARDED_BY(mutex);
@@ -226,7 +274,13 @@ void ChunkStore::Impl::encode(const JobPtr& job) {
   item.header.digest = job->digest;
   item.header.content = job->content;
   const Codec& chosen = choose_codec(codec, job->request.dtype);
-  if (chosen.id() != CodecId::raw) {
+  // Processors are short: what has arrived goes to the disk as it is, so that neither memory fills
+  // nor readahead shrinks, and is encoded when there is time.
+  const bool is_behind = waiting_for_pool > buffers.budget().limit() / kBehindShare;
+  if (chosen.id() != CodecId::raw && is_behind) {
+    job->encode_later = true;
+    deferred.add();
+  } else if (chosen.id() != CodecId::raw) {
     // An encoder that fails costs disk, not the chunk.
     auto encoded = chosen.encode(plain, job->request.dtype);
     if (encoded && *encoded && (*encoded)->size() < plain.size()) {
@@ -236,6 +290,97 @@ void ChunkStore::Impl::encode(const JobPtr& job) {
     }
   }
   submit(std::move(item));
+}
+
+// On a pool thread.  A chunk that is gone, damaged or cannot be made smaller stays as it is.
+void ChunkStore::Impl::recode(const Unencoded& chunk) {
+  const auto found = index.find_chunks(std::span(&chunk.header.digest, 1));
+  if (!found || (*found)[0] != chunk.location) return;
+  const Result<ChunkPtr> plain = read(chunk.location);
+  if (!plain) return;
+  const Codec& chosen = choose_codec(codec, chunk.header.dtype);
+  auto encoded = chosen.encode((*plain)->bytes(), chunk.header.dtype);
+  if (!encoded || !*encoded || (*encoded)->size() >= (*plain)->size()) return;
+  Item item;
+  item.header = chunk.header;
+  item.header.codec = chosen.id();
+  item.header.payload_bytes = static_cast<uint32_t>((*encoded)->size());
+  item.encoded = std::move(**encoded);
+  item.replaces = chunk.location;
+  submit_new(std::move(item));
+  recoded.add();
+}
+
+// The next chunk to recode, when nobody else wants the pool; counts as one of its tasks.
+std::optional<Unencoded> ChunkStore::Impl::take_unencoded() {
+  if (stopping || unencoded.empty() || pool_tasks > 0 || items.size() >= kBatchEntries / 8)
+    return std::nullopt;
+  Unencoded next = std::move(unencoded.front());
+  unencoded.pop_front();
+  pool_tasks++;
+  return next;
+}
+
+void ChunkStore::Impl::post_recode(Unencoded chunk) {
+  pool.post(ThreadPool::Priority::background, [this, chunk = std::move(chunk)] {
+    recode(chunk);
+    end_pool_task();
+  });
+}
+
+void ChunkStore::Impl::recode_when_idle() {
+  std::optional<Unencoded> next;
+  {
+    MutexLock lock(mutex);
+    next = take_unencoded();
+  }
+  if (next) post_recode(std::move(*next));
+}
+
+// The last thing that a task does: without a task left, this may be destroyed.
+void ChunkStore::Impl::end_pool_task() {
+  std::optional<Unencoded> next;
+  {
+    MutexLock lock(mutex);
+    pool_tasks--;
+    next = take_unencoded();
+    if (!next) idle.notify_all();
+  }
+  if (next) post_recode(std::move(*next));
+}
+
+// Gives the disk back what a chunk's row pointed to before.  Who has read the row reads zeros now,
+// which its checksum tells, and asks again.
+void ChunkStore::Impl::punch(const Location& location) {
+  const auto punch = [&]() -> Status {
+    const std::optional<Index::PackRow> row = CAKE_TRY(index.find_pack(location.pack));
+    if (!row) return {};
+    const File file = CAKE_TRY(File::open(cat(directory, "/", row->name), File::Mode::read_write));
+    return file.punch_hole(
+        {location.offset - kEntryHeaderBytes, kEntryHeaderBytes + location.encoded_bytes});
+  };
+  // Costs disk until the pack goes, nothing else.
+  const Status punched = punch();
+  if (!punched) log_warn(punched.error().message);
+}
+
+Result<ChunkPtr> ChunkStore::Impl::read(const Location& location) {
+  CAKE_TRY(check_location(location));
+  auto payload =
+      CAKE_TRY(reader.read(location.pack, location.offset, location.encoded_bytes, buffers));
+  return decode_chunk(location, buffers, std::move(payload));
+}
+
+// As submit, for what no put has counted.
+void ChunkStore::Impl::submit_new(Item item) {
+  {
+    MutexLock lock(mutex);
+    item.sequence = next_sequence++;
+    unwritten.insert(item.sequence);
+    unpublished.insert(item.sequence);
+    items.push_back(std::move(item));
+  }
+  writer_wake.notify_one();
 }
 
 void ChunkStore::Impl::submit(Item item) {
@@ -253,15 +398,9 @@ void ChunkStore::Impl::record(EntryKind kind, const Digest& content, Buffer payl
   item.header.checksum = xxh3(payload);
   item.header.digest = blake3(payload);
   item.header.content = content;
+  item.header.written_at = unix_microseconds();
   item.encoded = std::move(payload);
-  {
-    MutexLock lock(mutex);
-    item.sequence = next_sequence++;
-    unwritten.insert(item.sequence);
-    unpublished.insert(item.sequence);
-    items.push_back(std::move(item));
-  }
-  writer_wake.notify_one();
+  submit_new(std::move(item));
 }
 
 // --- Ends of a put ---
@@ -342,12 +481,18 @@ bool ChunkStore::Impl::must_close() const {
 
 ChunkStore::Impl::Work ChunkStore::Impl::wait_for_work() {
   Work work;
+  const bool has_room = pack != nullptr && reserved_end > pack->end();
+  const SteadyTime quiet_at = steady_now() + kQuiet;
   MutexLock lock(mutex);
   while (items.empty() && !must_close() && !writer_stops) {
-    if (open.is_empty())
-      writer_wake.wait(mutex);
-    else
+    if (!open.is_empty()) {
       writer_wake.wait_until(mutex, open.since + kGroupDelay);
+    } else if (!has_room) {
+      writer_wake.wait(mutex);
+    } else if (!writer_wake.wait_until(mutex, quiet_at)) {
+      work.quiet = true;
+      return work;
+    }
   }
   work.rotate = std::exchange(rotate, false);
   if (must_close()) work.close = std::exchange(open, Group());
@@ -364,6 +509,7 @@ ChunkStore::Impl::Work ChunkStore::Impl::wait_for_work() {
 void ChunkStore::Impl::run_writer() {
   while (true) {
     Work work = wait_for_work();
+    if (work.quiet || work.stop) give_back_room();
     if (work.stop) return;
     if (work.close) close(std::move(*work.close));
     if (pack != nullptr && (work.rotate || pack->end() > pack_bytes)) {
@@ -374,9 +520,13 @@ void ChunkStore::Impl::run_writer() {
       }
       last.seal = true;
       close(std::move(last));
+      give_back_room();
       pack.reset();
     }
-    if (!work.items.empty()) write(std::move(work.items));
+    if (!work.items.empty()) {
+      write(std::move(work.items));
+      recode_when_idle();
+    }
   }
 }
 
@@ -395,6 +545,9 @@ Status ChunkStore::Impl::acquire_pack() {
       CAKE_TRY(index.seal_pack(found.row.id, found.row.committed_bytes));
       continue;
     }
+    // A killed writer's space.
+    if (evictor != nullptr && evictor->is_limited())
+      CAKE_TRY(Evictor::release(found.file, found.row.committed_bytes));
     pack = std::make_shared<PackWriter>(std::move(found));
     return {};
   }
@@ -402,11 +555,40 @@ Status ChunkStore::Impl::acquire_pack() {
   return {};
 }
 
+// Disk space for what comes next.
+Status ChunkStore::Impl::take_room(std::span<const NewEntry> entries) {
+  const uint64_t end = pack->end_after(entries);
+  if (evictor == nullptr || !evictor->is_limited() || end <= reserved_end) return {};
+  reserved_end = CAKE_TRY(evictor->reserve(pack->file(), pack->end(), end - pack->end()));
+  return {};
+}
+
+void ChunkStore::Impl::give_back_room() {
+  if (pack != nullptr && reserved_end > pack->end()) {
+    const Status released = Evictor::release(pack->file(), pack->end());
+    if (!released) log_failure(released.error());
+  }
+  reserved_end = 0;
+}
+
+// Records are small and few, and a lost index needs them: they do not wait for room that chunks
+// lack.
 void ChunkStore::Impl::write(std::vector<Item> batch) {
+  std::vector<Item> records;
+  const auto is_record = [](const Item& item) { return item.job == nullptr; };
+  const auto first = std::stable_partition(batch.begin(), batch.end(), std::not_fn(is_record));
+  std::move(first, batch.end(), std::back_inserter(records));
+  batch.erase(first, batch.end());
+  if (!records.empty()) write_batch(std::move(records));
+  if (!batch.empty()) write_batch(std::move(batch));
+}
+
+void ChunkStore::Impl::write_batch(std::vector<Item> batch) {
   const auto append = [&]() -> Result<std::vector<uint64_t>> {
     CAKE_TRY(acquire_pack());
     std::vector<NewEntry> entries;
     for (const Item& item : batch) entries.push_back({item.header, item.payload()});
+    if (batch.front().job != nullptr) CAKE_TRY(take_room(entries));
     return pack->append(entries);
   };
   const Result<std::vector<uint64_t>> offsets = append();
@@ -418,6 +600,12 @@ void ChunkStore::Impl::write(std::vector<Item> batch) {
       MutexLock lock(mutex);
       add_to_group(item.sequence);
       open.bytes += item.encoded.size();
+      if (offsets && item.replaces)
+        open.extents.push_back(
+            {0, 0, item.header.digest,
+             Location{pack->id(), (*offsets)[i], item.header.payload_bytes, item.header.plain_bytes,
+                      item.header.codec, item.header.checksum},
+             item.header.plain_bytes, item.replaces});
       continue;
     }
     if (!offsets) {
@@ -441,6 +629,7 @@ void ChunkStore::Impl::write(std::vector<Item> batch) {
       open.bytes += location.encoded_bytes;
       open.extents.push_back({item.job->request.content, item.job->request.ordinal,
                               item.header.digest, location, location.plain_bytes});
+      if (item.job->encode_later) open.unencoded.push_back({item.header, location});
     }
     for (const JobPtr& waiter : settle(item.header.digest, location)) add_deduped(waiter, location);
   }
@@ -557,6 +746,7 @@ void ChunkStore::Impl::run_committer() {
       closed_extents -= group.extents.size();
     }
     const auto [status, outcome] = commit(group);
+    std::vector<Location> replaced;
     if (outcome == Outcome::lost)
       for (const PublishedExtent& extent : group.extents)
         if (extent.location) unstored.add();
@@ -569,10 +759,18 @@ void ChunkStore::Impl::run_committer() {
         closed.push_front(std::move(group));
       } else {
         for (const PublishedExtent& extent : group.extents)
-          if (extent.location) pending.erase(extent.digest);
+          if (extent.location && !extent.replaces) pending.erase(extent.digest);
+        if (outcome == Outcome::committed) {
+          for (Unencoded& chunk : group.unencoded)
+            if (unencoded.size() < kMaxUnencoded) unencoded.push_back(std::move(chunk));
+          for (const PublishedExtent& extent : group.extents)
+            if (extent.replaces) replaced.push_back(*extent.replaces);
+        }
         for (const uint64_t sequence : group.sequences) unpublished.erase(sequence);
       }
     }
+    for (const Location& location : replaced) punch(location);
+    recode_when_idle();
     if (!status)
       for (Flusher& flusher : take_flushers(true)) flusher.done(status);
   }
@@ -589,17 +787,22 @@ ChunkStore::ChunkStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
 Result<std::unique_ptr<ChunkStore>> ChunkStore::open(const std::string& directory, Index& index,
                                                      BufferPool& buffers, ThreadPool& pool,
                                                      CodecChoice codec, Metrics& metrics,
-                                                     uint64_t pack_bytes) {
+                                                     uint64_t pack_bytes, Evictor* evictor) {
   const std::string packs = directory + "/packs";
   CAKE_TRY(make_directories(packs, 0700));
   const Status salvaged = salvage_directory(packs, index, buffers);
   // A full disk must not keep anyone from reading; the next writer tries again.
   if (!salvaged) log_warn(salvaged.error().with("chunks left unsalvaged in " + packs).message);
-  auto impl = std::make_unique<Impl>(packs, index, buffers, pool, codec, metrics, pack_bytes);
+  auto impl =
+      std::make_unique<Impl>(packs, index, buffers, pool, codec, metrics, pack_bytes, evictor);
   return std::unique_ptr<ChunkStore>(new ChunkStore(std::move(impl)));
 }
 
 ChunkStore::~ChunkStore() {
+  {
+    MutexLock lock(impl_->mutex);
+    impl_->stopping = true;
+  }
   const Status flushed = flush();
   if (!flushed) log_error(flushed.error().with("closing the store").message);
   {
@@ -614,9 +817,7 @@ ChunkStore::~ChunkStore() {
 }
 
 Result<ChunkPtr> ChunkStore::read(const Location& location) {
-  auto plain = read_chunk(location, impl_->buffers, [&](MutableByteSpan out) {
-    return impl_->reader.read(location.pack, location.offset, out);
-  });
+  Result<ChunkPtr> plain = impl_->read(location);
   if (!plain && plain.error().code == Errc::corrupt) impl_->read_corrupt.add();
   return plain;
 }
@@ -630,6 +831,7 @@ void ChunkStore::put(PutRequest request) {
   if (!parse_hex(job->request.content_name, job->content.bytes)) job->content = Digest{};
   Impl* const impl = impl_.get();
   impl->queued += job->plain_bytes;
+  impl->waiting_for_pool += job->plain_bytes;
   {
     MutexLock lock(impl->mutex);
     job->sequence = impl->next_sequence++;
@@ -639,9 +841,8 @@ void ChunkStore::put(PutRequest request) {
   }
   impl->pool.post(ThreadPool::Priority::background, [impl, job] {
     impl->process(job);
-    MutexLock lock(impl->mutex);
-    impl->pool_tasks--;
-    impl->idle.notify_all();
+    impl->waiting_for_pool -= job->plain_bytes;
+    impl->end_pool_task();
   });
 }
 
@@ -696,16 +897,23 @@ Status ChunkStore::record_recipe(const std::string& content_name, const RecipeRo
   return {};
 }
 
-Status ChunkStore::record_extents(const std::string& content_name,
-                                  std::span<const PublishedExtent> extents) {
+Status ChunkStore::record_segment(const std::string& content_name,
+                                  const std::vector<SegmentItem>& items) {
   const std::optional<Digest> content = Digest::from_hex(content_name);
   if (!content) return Error{Errc::invalid, "not a content's name: " + content_name};
-  std::vector<SegmentItem> items;
-  items.reserve(extents.size());
-  for (const PublishedExtent& extent : extents)
-    items.push_back({extent.ordinal, extent.plain_bytes, extent.digest});
-  if (!items.empty())
-    impl_->record(EntryKind::recipe_segment, *content, encode_segment_record(items));
+  impl_->record(EntryKind::recipe_segment, *content, encode_segment_record(items));
+  return {};
+}
+
+Status ChunkStore::record_pin(const std::string& source, const RepoName& repo,
+                              const std::string& revision, bool is_pinned) {
+  impl_->record(EntryKind::pin, Digest{}, encode_pin_record({source, repo, revision, is_pinned}));
+  return {};
+}
+
+Status ChunkStore::record_removal(const std::string& source, const RepoName& repo,
+                                  const std::string& commit) {
+  impl_->record(EntryKind::removal, Digest{}, encode_removal_record({source, repo, commit}));
   return {};
 }
 

@@ -16,6 +16,8 @@
 
 namespace cake {
 
+class Evictor;
+
 // One extent to store.
 struct PutRequest {
   RowId content = 0;
@@ -29,22 +31,27 @@ struct PutRequest {
   std::function<void(const Digest& digest, Result<Location> location)> done;
 };
 
+struct SegmentItem;  // store/pack_record.h
+
 // Thread-safe.
 //
 // Life of a put: pool thread hashes, looks for the digest (index, or this group), encodes, appends
 // to this process's pack, calls `done`.  The committer makes bytes durable (fdatasync), then
-// commits the rows: every kGroupBytes or kGroupDelay, and on flush.
+// commits the rows: every kGroupBytes or kGroupDelay, and on flush.  When encoders fall behind,
+// chunks are stored as they are, and encoded one by one when nothing is put; their old bytes are
+// then punched.
 class ChunkStore {
  public:
   static constexpr uint64_t kGroupBytes = 64 * kMiB;
   static constexpr Millis kGroupDelay{1000};
 
   // Opens DIR/packs (made by the caller); salvages the uncommitted tails of packs whose writer is
-  // gone.
+  // gone.  `evictor` (which outlives this) is asked for disk space; without it there is no limit.
   static Result<std::unique_ptr<ChunkStore>> open(const std::string& directory, Index& index,
                                                   BufferPool& buffers, ThreadPool& pool,
                                                   CodecChoice codec, Metrics& metrics,
-                                                  uint64_t pack_bytes = 4 * kGiB);
+                                                  uint64_t pack_bytes = 4 * kGiB,
+                                                  Evictor* evictor = nullptr);
   // Flushes; errors are logged.
   ~ChunkStore();
 
@@ -68,8 +75,12 @@ class ChunkStore {
   Status record_ref(const std::string& source, const RepoName& repo, const RefRow& ref);
   Status record_recipe(const std::string& content_name, const RecipeRow& recipe,
                        uint64_t file_bytes);
-  // Extents of a content whose chunks came by another way than put() for it.
-  Status record_extents(const std::string& content_name, std::span<const PublishedExtent> extents);
+  // What extents of a content are, for those whose chunks have no entry that says so.
+  Status record_segment(const std::string& content_name, const std::vector<SegmentItem>& items);
+  Status record_pin(const std::string& source, const RepoName& repo, const std::string& revision,
+                    bool is_pinned);
+  // `commit` empty: the whole repo.
+  Status record_removal(const std::string& source, const RepoName& repo, const std::string& commit);
 
  private:
   struct Impl;

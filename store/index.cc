@@ -91,8 +91,17 @@ Status migrate_0_to_1(Connection& db) {
   )sql");
 }
 
+// What eviction looks at (store/evict_policy.h).
+Status migrate_1_to_2(Connection& db) {
+  return db.execute(R"sql(
+    ALTER TABLE chunk ADD COLUMN uses INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE ghost (
+      key INTEGER PRIMARY KEY, evicted_at INTEGER NOT NULL, proven INTEGER NOT NULL);
+  )sql");
+}
+
 using Migration = Status (*)(Connection&);
-constexpr std::array<Migration, 1> kMigrations = {migrate_0_to_1};
+constexpr std::array<Migration, 2> kMigrations = {migrate_0_to_1, migrate_1_to_2};
 
 Result<uint64_t> schema_version(Connection& db) {
   Statement statement = db.prepare("SELECT value FROM meta WHERE key = 'schema_version'");
@@ -306,6 +315,13 @@ Status Index::put_ref(RowId repo, const RefRow& ref) {
       "INSERT OR REPLACE INTO ref (repo, revision, commit_id, resolved_at)"
       " VALUES (?1, ?2, ?3, ?4)");
   return statement.bind(repo, ref.revision, ref.commit, ref.resolved_at).run();
+}
+
+Status Index::put_pin(RowId repo, const std::string& revision, int64_t pinned_at) {
+  MutexLock lock(impl_->write_mutex);
+  Statement statement = impl_->writer->prepare(
+      "INSERT INTO pin (repo, revision, pinned_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING");
+  return statement.bind(repo, revision, pinned_at).run();
 }
 
 // --- Snapshots ---
@@ -751,20 +767,39 @@ struct Segment {
 Status insert_chunks(Connection& db, std::span<const PublishedExtent> extents, uint32_t pack) {
   std::vector<const PublishedExtent*> fresh;
   for (const PublishedExtent& extent : extents)
-    if (extent.location) fresh.push_back(&extent);
+    if (extent.location && !extent.replaces) fresh.push_back(&extent);
   // In key order, so that neighbouring rows go to the same page while it is at hand.
   std::sort(fresh.begin(), fresh.end(),
             [](const auto* a, const auto* b) { return a->digest < b->digest; });
   const int64_t now = unix_now();
+  // A chunk that comes back soon after it was evicted is no stranger.
   Statement statement = db.prepare(
       "INSERT INTO chunk (digest, pack, offset, encoded_bytes, plain_bytes, codec, checksum, base,"
-      " last_access) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, ?8) ON CONFLICT DO NOTHING");
+      " last_access, uses) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, ?8,"
+      " EXISTS (SELECT 1 FROM ghost WHERE key = ?9)) ON CONFLICT DO NOTHING");
   for (const PublishedExtent* extent : fresh) {
     const Location& at = *extent->location;
     CAKE_CHECK(at.pack == pack);
     CAKE_TRY(statement
                  .bind(ByteSpan(extent->digest.bytes), at.pack, at.offset, at.encoded_bytes,
-                       at.plain_bytes, at.codec, at.checksum, now)
+                       at.plain_bytes, at.codec, at.checksum, now,
+                       static_cast<int64_t>(load_le64(extent->digest.bytes.data())))
+                 .run());
+  }
+  return {};
+}
+
+Status replace_chunks(Connection& db, std::span<const PublishedExtent> extents, uint32_t pack) {
+  for (const PublishedExtent& extent : extents) {
+    if (!extent.replaces) continue;
+    const Location& at = *extent.location;
+    CAKE_CHECK(at.pack == pack);
+    Statement statement = db.prepare(
+        "UPDATE chunk SET pack = ?2, offset = ?3, encoded_bytes = ?4, codec = ?5"
+        " WHERE digest = ?1 AND pack = ?6 AND offset = ?7");
+    CAKE_TRY(statement
+                 .bind(ByteSpan(extent.digest.bytes), at.pack, at.offset, at.encoded_bytes,
+                       at.codec, extent.replaces->pack, extent.replaces->offset)
                  .run());
   }
   return {};
@@ -863,6 +898,7 @@ Status Index::publish(std::span<const PublishedExtent> extents, uint32_t pack,
   Connection& db = *impl_->writer;
   Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
   CAKE_TRY(insert_chunks(db, extents, pack));
+  CAKE_TRY(replace_chunks(db, extents, pack));
   CAKE_TRY(merge_digests(db, extents));
   Statement statement =
       db.prepare("UPDATE pack SET committed_bytes = max(committed_bytes, ?2) WHERE id = ?1");

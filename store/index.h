@@ -95,6 +95,9 @@ struct PublishedExtent {
   std::optional<Location> location;
   // The extent's length, where there is no location; 0: as the chunk row says.
   uint32_t plain_bytes = 0;
+  // Set when the bytes are there already, encoded otherwise: the row that says this location says
+  // `location` from now on; another row, or none, is left as it is.
+  std::optional<Location> replaces = std::nullopt;
 };
 
 struct Usage {
@@ -139,6 +142,7 @@ class Index {
   Result<std::optional<RefRow>> find_ref(RowId repo, const std::string& revision);
   Result<std::vector<RefRow>> list_refs(RowId repo);
   Status put_ref(RowId repo, const RefRow& ref);
+  Status put_pin(RowId repo, const std::string& revision, int64_t pinned_at);
 
   // Makes content rows for entries that are new and remembers the place of all.
   Result<std::shared_ptr<const Snapshot>> put_snapshot(RowId repo, const std::string& commit,

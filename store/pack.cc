@@ -1,5 +1,7 @@
 #include "store/pack.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <random>
 #include <utility>
@@ -71,6 +73,7 @@ std::array<std::byte, kEntryHeaderBytes> encode_entry_header(const EntryHeader& 
   put_bytes(&bytes[64], header.content.bytes);
   put_bytes(&bytes[96], ByteSpan(pack.uuid).first(8));
   store_le(&bytes[104], offset);
+  store_le(&bytes[112], header.written_at);
   store_le(&bytes[120], xxh3(ByteSpan(bytes).first(120)));
   return bytes;
 }
@@ -92,6 +95,7 @@ std::optional<EntryHeader> decode_entry_header(ByteSpan bytes, const PackHeader&
   header.checksum = load_le64(&bytes[24]);
   put_bytes(header.digest.bytes.data(), bytes.subspan(32, 32));
   put_bytes(header.content.bytes.data(), bytes.subspan(64, 32));
+  header.written_at = static_cast<int64_t>(load_le64(&bytes[112]));
   if (header.payload_bytes > kMaxPayloadBytes) return std::nullopt;
   return header;
 }
@@ -216,17 +220,30 @@ Result<std::optional<LockedPack>> lock_pack(const std::string& directory, Index&
 
 // --- PackWriter ---
 
+uint64_t PackWriter::next_entry(uint64_t end, bool is_behind_big, uint64_t payload_bytes) const {
+  return entry_offset(is_behind_big ? align_up(end, kBigAlignment) : end, payload_bytes);
+}
+
+uint64_t PackWriter::end_after(std::span<const NewEntry> entries) const {
+  uint64_t end = end_;
+  for (const NewEntry& entry : entries)
+    end = align_up(end, kBigAlignment) + kEntryHeaderBytes + entry.payload.size();
+  return align_up(end, kBigAlignment);
+}
+
 Result<std::vector<uint64_t>> PackWriter::append(std::span<const NewEntry> entries) {
   static const std::array<std::byte, kBigAlignment> kZeros{};
   std::vector<std::array<std::byte, kEntryHeaderBytes>> headers(entries.size());
   std::vector<ByteSpan> parts;
   std::vector<uint64_t> payload_offsets;
   uint64_t end = end_;
+  bool is_behind_big = last_is_big_;
   for (size_t i = 0; i < entries.size(); i++) {
     const NewEntry& entry = entries[i];
     CAKE_CHECK(entry.payload.size() == entry.header.payload_bytes &&
                entry.payload.size() <= kMaxPayloadBytes);
-    const uint64_t offset = entry_offset(end, entry.payload.size());
+    const uint64_t offset = next_entry(end, is_behind_big, entry.payload.size());
+    is_behind_big = entry.payload.size() >= kBigPayloadBytes;
     headers[i] = encode_entry_header(entry.header, pack_.header, offset);
     parts.push_back(ByteSpan(kZeros).first(offset - end));
     parts.push_back(headers[i]);
@@ -236,40 +253,81 @@ Result<std::vector<uint64_t>> PackWriter::append(std::span<const NewEntry> entri
   }
   CAKE_TRY(pack_.file.write_parts_at(end_, parts));
   end_ = end;
+  last_is_big_ = is_behind_big;
   return payload_offsets;
 }
 
 // --- PackReader ---
 
-Result<std::shared_ptr<const File>> PackReader::get_file(uint32_t pack) {
+Result<PackReader::FilesPtr> PackReader::get_files(uint32_t pack) {
   {
     MutexLock lock(mutex_);
     const auto found = open_.find(pack);
     if (found != open_.end()) {
       ages_.splice(ages_.begin(), ages_, found->second.age);
-      return found->second.file;
+      return found->second.files;
     }
   }
   const std::optional<Index::PackRow> row = CAKE_TRY(index_.find_pack(pack));
   if (!row) return Error{Errc::not_found, cat("pack ", pack, " is gone")};
-  auto file = std::make_shared<const File>(
-      CAKE_TRY(File::open(directory_ + "/" + row->name, File::Mode::read)));
-  std::shared_ptr<const File> dropped;  // closed without the lock
+  auto opened = std::make_shared<Files>();
+  const std::string path = directory_ + "/" + row->name;
+  opened->cached = CAKE_TRY(File::open(path, File::Mode::read));
+  // Some file systems refuse it; then the page cache is used, and given back after each read.
+  if (Result<File> direct = File::open(path, File::Mode::read, O_DIRECT))
+    opened->direct = std::move(direct).value();
+  close_removed();
+  FilesPtr dropped;  // closed without the lock
   MutexLock lock(mutex_);
-  if (open_.contains(pack)) return open_[pack].file;
+  if (open_.contains(pack)) return open_[pack].files;
   ages_.push_front(pack);
-  open_[pack] = {file, ages_.begin()};
+  open_[pack] = {opened, ages_.begin()};
   if (open_.size() > kMaxOpenPacks) {
-    dropped = open_[ages_.back()].file;
+    dropped = open_[ages_.back()].files;
     open_.erase(ages_.back());
     ages_.pop_back();
   }
-  return file;
+  return FilesPtr(opened);
+}
+
+void PackReader::close_removed() {
+  std::vector<std::pair<uint32_t, FilesPtr>> known;
+  {
+    MutexLock lock(mutex_);
+    for (const auto& [pack, open] : open_) known.emplace_back(pack, open.files);
+  }
+  std::erase_if(known, [](const auto& one) { return path_exists(one.second->cached.path()); });
+  MutexLock lock(mutex_);
+  for (const auto& [pack, files] : known) {
+    const auto found = open_.find(pack);
+    if (found == open_.end() || found->second.files != files) continue;
+    ages_.erase(found->second.age);
+    open_.erase(found);
+  }
 }
 
 Status PackReader::read(uint32_t pack, uint64_t offset, MutableByteSpan out) {
-  const std::shared_ptr<const File> file = CAKE_TRY(get_file(pack));
-  return file->read_exactly_at(offset, out);
+  const FilesPtr files = CAKE_TRY(get_files(pack));
+  return files->cached.read_exactly_at(offset, out);
+}
+
+Result<std::shared_ptr<ChunkBuffer>> PackReader::read(uint32_t pack, uint64_t offset, size_t bytes,
+                                                      BufferPool& buffers) {
+  const FilesPtr files = CAKE_TRY(get_files(pack));
+  // Small entries share blocks with their neighbours, which are read next: worth caching.
+  if (bytes < kBigPayloadBytes || !files->direct.is_open()) {
+    auto buffer = buffers.allocate(bytes);
+    CAKE_TRY(files->cached.read_exactly_at(offset, buffer->bytes()));
+    if (bytes >= kBigPayloadBytes) files->cached.drop_cache({offset, bytes});
+    return buffer;
+  }
+  auto buffer = buffers.allocate_direct(offset, bytes);
+  const uint64_t lead = offset % kDirectAlignment;
+  const size_t got = CAKE_TRY(files->direct.read_direct_at(offset - lead, buffer->direct_bytes()));
+  if (got < lead + bytes)
+    return Error{Errc::corrupt, cat(files->direct.path(), " ends at ", offset - lead + got,
+                                    ", wanted ", bytes, " bytes from ", offset)};
+  return buffer;
 }
 
 }  // namespace cake

@@ -1,8 +1,8 @@
 // Packs: append-only files of self-describing entries (man/cakefs-store.5, "Packs").
 //
 // An entry is a header of kEntryHeaderBytes, then the payload.  One with 64 KiB of payload or more
-// begins at a multiple of 4096, so that its blocks can be punched; a smaller one at a multiple
-// of 64. Between entries are zeros or holes.
+// begins at a multiple of 4096, and so does whatever follows it: its blocks are its own and can be
+// punched.  A smaller one begins at a multiple of 64.  Between entries are zeros or holes.
 #pragma once
 
 #include <array>
@@ -18,6 +18,7 @@
 
 #include "store/base/digest.h"
 #include "store/base/file.h"
+#include "store/base/memory.h"
 #include "store/base/mutex.h"
 #include "store/base/result.h"
 #include "store/codec/codec.h"
@@ -43,7 +44,8 @@ enum class EntryKind : uint8_t {
   recipe_segment = 3,
   snapshot = 4,
   ref = 5,
-  pin = 6,  // reserved
+  pin = 6,
+  removal = 7,
 };
 
 // The start of a pack file.
@@ -65,6 +67,9 @@ struct EntryHeader {
   uint64_t checksum = 0;  // XXH3-64 of the plain bytes
   Digest digest;          // BLAKE3-256 of the plain bytes
   Digest content;         // content_pack_name; zero where there is none
+  // Unix microseconds, of snapshots, refs, pins and removals: which of two counts when the index is
+  // made again.  0: before all others.
+  int64_t written_at = 0;
 };
 // `offset` is where the header lies in the file.  Offset and uuid are part of the header, so that
 // neither blocks of another file nor bytes inside a payload pass for an entry.
@@ -118,17 +123,27 @@ class PackWriter {
   const std::string& path() const { return pack_.file.path(); }
   // Of the last entry.
   uint64_t end() const { return end_; }
+  const File& file() const { return pack_.file; }
+  // Where the pack ends at most once such entries are appended.
+  uint64_t end_after(std::span<const NewEntry> entries) const;
   // All or nothing, in as few writes as the kernel takes.  Answers the payload offsets.
   Result<std::vector<uint64_t>> append(std::span<const NewEntry> entries);
   // What was appended before is durable.  Thread-safe.
   Status sync() const { return pack_.file.sync_data(); }
 
  private:
+  // Where an entry may begin, behind the last.
+  uint64_t next_entry(uint64_t end, bool is_behind_big, uint64_t payload_bytes) const;
+
   const LockedPack pack_;
   uint64_t end_;
+  bool last_is_big_ = true;  // not known of a pack that is gone on with
 };
 
 // Reads payloads of any pack.  Keeps the files it read last open.  Thread-safe.
+//
+// Large payloads are read past the page cache (O_DIRECT): who reads through a mount has the bytes
+// in the mount's page cache already, and a second copy would cost memory and half of the speed.
 class PackReader {
  public:
   static constexpr size_t kMaxOpenPacks = 128;
@@ -136,13 +151,23 @@ class PackReader {
       : directory_(std::move(directory)), index_(index) {}
   // Errors: not_found (the pack is gone), corrupt (it ends too early), io.
   Status read(uint32_t pack, uint64_t offset, MutableByteSpan out) EXCLUDES(mutex_);
+  // The same into a buffer of its own.
+  Result<std::shared_ptr<ChunkBuffer>> read(uint32_t pack, uint64_t offset, size_t bytes,
+                                            BufferPool& buffers) EXCLUDES(mutex_);
 
  private:
+  struct Files {
+    File cached;
+    File direct;  // not open where the file system cannot do it
+  };
+  using FilesPtr = std::shared_ptr<const Files>;
   struct Open {
-    std::shared_ptr<const File> file;
+    FilesPtr files;
     std::list<uint32_t>::iterator age;
   };
-  Result<std::shared_ptr<const File>> get_file(uint32_t pack) EXCLUDES(mutex_);
+  Result<FilesPtr> get_files(uint32_t pack) EXCLUDES(mutex_);
+  // A file that was removed keeps its disk for as long as somebody has it open.
+  void close_removed() EXCLUDES(mutex_);
 
   // Constant after construction.
   const std::string directory_;

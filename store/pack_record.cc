@@ -123,6 +123,43 @@ Result<RefRecord> decode_ref_record(ByteSpan bytes) {
   return record;
 }
 
+Buffer encode_pin_record(const PinRecord& record) {
+  RecordWriter writer;
+  write_repo(writer, record.source, record.repo);
+  writer.text(record.revision).number(static_cast<uint8_t>(record.is_pinned ? 1 : 0));
+  return writer.take();
+}
+
+Result<PinRecord> decode_pin_record(ByteSpan bytes) {
+  RecordReader reader(bytes);
+  PinRecord record;
+  record.source = reader.text();
+  record.repo = read_repo(reader);
+  record.revision = reader.text();
+  record.is_pinned = reader.number<uint8_t>() != 0;
+  CAKE_TRY(reader.finish());
+  CAKE_TRY(check_repo(record.repo));
+  return record;
+}
+
+Buffer encode_removal_record(const RemovalRecord& record) {
+  RecordWriter writer;
+  write_repo(writer, record.source, record.repo);
+  writer.text(record.commit);
+  return writer.take();
+}
+
+Result<RemovalRecord> decode_removal_record(ByteSpan bytes) {
+  RecordReader reader(bytes);
+  RemovalRecord record;
+  record.source = reader.text();
+  record.repo = read_repo(reader);
+  record.commit = reader.text();
+  CAKE_TRY(reader.finish());
+  CAKE_TRY(check_repo(record.repo));
+  return record;
+}
+
 Buffer encode_recipe_record(const RecipeRow& recipe, uint64_t file_bytes) {
   RecordWriter writer;
   writer.number(static_cast<uint8_t>(recipe.cutter)).number(file_bytes).raw(recipe.head);
@@ -139,6 +176,14 @@ Result<RecipeRecord> decode_recipe_record(ByteSpan bytes) {
   if (record.recipe.cutter != Cutter::uniform && record.recipe.cutter != Cutter::safetensors)
     return Error{Errc::corrupt, "record in a pack names an unknown cutter"};
   return record;
+}
+
+std::vector<SegmentItem> segment_items(std::span<const PublishedExtent> extents) {
+  std::vector<SegmentItem> items;
+  items.reserve(extents.size());
+  for (const PublishedExtent& extent : extents)
+    items.push_back({extent.ordinal, extent.plain_bytes, extent.digest});
+  return items;
 }
 
 Buffer encode_segment_record(const std::vector<SegmentItem>& items) {

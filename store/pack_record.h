@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,25 @@ struct RefRecord {
 Buffer encode_ref_record(const RefRecord& record);
 Result<RefRecord> decode_ref_record(ByteSpan bytes);
 
+// A revision was pinned, or is so no longer.
+struct PinRecord {
+  std::string source;
+  RepoName repo;
+  std::string revision;
+  bool is_pinned = true;
+};
+Buffer encode_pin_record(const PinRecord& record);
+Result<PinRecord> decode_pin_record(ByteSpan bytes);
+
+// What was recorded before of the commit, or of the whole repo when it is empty, is void.
+struct RemovalRecord {
+  std::string source;
+  RepoName repo;
+  std::string commit;
+};
+Buffer encode_removal_record(const RemovalRecord& record);
+Result<RemovalRecord> decode_removal_record(ByteSpan bytes);
+
 // The content is named by the entry's header.
 struct RecipeRecord {
   RecipeRow recipe;
@@ -45,6 +65,8 @@ struct SegmentItem {
   uint32_t plain_bytes = 0;
   Digest digest;
 };
+// What a publication without bytes says.
+std::vector<SegmentItem> segment_items(std::span<const PublishedExtent> extents);
 Buffer encode_segment_record(const std::vector<SegmentItem>& items);
 Result<std::vector<SegmentItem>> decode_segment_record(ByteSpan bytes);
 

@@ -1,7 +1,9 @@
 #include "store/salvage.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -51,17 +53,34 @@ class Salvage {
  public:
   Salvage(Index& index, BufferPool& buffers) : index_(index), buffers_(buffers) {}
 
+  // What was removed and pinned, from all packs, before any name is believed.
+  Status collect_changes(LockedPack& pack) {
+    return each_record(pack, {EntryKind::pin, EntryKind::removal},
+                       [&](const EntryHeader& header, ByteSpan payload) {
+                         return header.kind == EntryKind::pin
+                                    ? note_pin(payload, header.written_at)
+                                    : note_removal(payload, header.written_at);
+                       });
+  }
+
   // Names make the content rows that everything else refers to.
   Status salvage_names(LockedPack& pack) {
-    return scan(pack, [&](const PackEntry& entry) -> Status {
-      const bool is_snapshot = entry.header.kind == EntryKind::snapshot;
-      if (!is_snapshot && entry.header.kind != EntryKind::ref) return {};
-      const std::optional<ChunkPtr> payload = CAKE_TRY(read_entry(pack, entry, buffers_));
-      if (!payload) return {};
-      const Status done =
-          is_snapshot ? put_snapshot((*payload)->bytes()) : put_ref((*payload)->bytes());
-      return pass_over_damage(pack, entry, done);
-    });
+    return each_record(pack, {EntryKind::snapshot, EntryKind::ref},
+                       [&](const EntryHeader& header, ByteSpan payload) {
+                         return header.kind == EntryKind::snapshot
+                                    ? put_snapshot(payload, header.written_at)
+                                    : put_ref(payload, header.written_at);
+                       });
+  }
+
+  Status salvage_pins() {
+    for (const auto& [name, change] : pins_) {
+      const auto& [source, repo, revision] = name;
+      if (!change.is_pinned || is_removed(source, repo, "", change.at)) continue;
+      const std::optional<RepoRow> row = CAKE_TRY(index_.find_repo(source, repo));
+      if (row) CAKE_TRY(index_.put_pin(row->id, revision, change.at / 1'000'000));
+    }
+    return {};
   }
 
   Status salvage_chunks(LockedPack& pack) {
@@ -86,6 +105,16 @@ class Salvage {
     return scan_pack(pack.file, pack.header, pack.row.committed_bytes, file_bytes, each);
   }
 
+  Status each_record(LockedPack& pack, std::set<EntryKind> kinds,
+                     const std::function<Status(const EntryHeader&, ByteSpan)>& each) {
+    return scan(pack, [&](const PackEntry& entry) -> Status {
+      if (!kinds.contains(entry.header.kind)) return {};
+      const std::optional<ChunkPtr> payload = CAKE_TRY(read_entry(pack, entry, buffers_));
+      if (!payload) return {};
+      return pass_over_damage(pack, entry, each(entry.header, (*payload)->bytes()));
+    });
+  }
+
   // A record that does not parse has been written by a faulty program: it is lost, not the pack.
   Status pass_over_damage(const LockedPack& pack, const PackEntry& entry, const Status& status) {
     if (status || status.error().code != Errc::corrupt) return status;
@@ -94,15 +123,41 @@ class Salvage {
     return {};
   }
 
-  Status put_snapshot(ByteSpan payload) {
+  Status note_pin(ByteSpan payload, int64_t at) {
+    const PinRecord record = CAKE_TRY(decode_pin_record(payload));
+    PinChange& change = pins_[{record.source, record.repo, record.revision}];
+    if (at >= change.at) change = {at, record.is_pinned};
+    return {};
+  }
+
+  Status note_removal(ByteSpan payload, int64_t at) {
+    const RemovalRecord record = CAKE_TRY(decode_removal_record(payload));
+    int64_t& last = removals_[{record.source, record.repo, record.commit}];
+    last = std::max(last, at);
+    return {};
+  }
+
+  // Of the commit, or of the whole repo, after `at`.
+  bool is_removed(const std::string& source, const RepoName& repo, const std::string& commit,
+                  int64_t at) const {
+    for (const std::string& what : {commit, std::string()}) {
+      const auto found = removals_.find({source, repo, what});
+      if (found != removals_.end() && found->second >= at) return true;
+    }
+    return false;
+  }
+
+  Status put_snapshot(ByteSpan payload, int64_t at) {
     SnapshotRecord record = CAKE_TRY(decode_snapshot_record(payload));
+    if (is_removed(record.source, record.repo, record.commit, at)) return {};
     const RowId repo = CAKE_TRY(index_.get_repo(record.source, record.repo));
     CAKE_TRY(index_.put_snapshot(repo, record.commit, record.date, std::move(record.entries)));
     return {};
   }
 
-  Status put_ref(ByteSpan payload) {
+  Status put_ref(ByteSpan payload, int64_t at) {
     const RefRecord record = CAKE_TRY(decode_ref_record(payload));
+    if (is_removed(record.source, record.repo, record.ref.commit, at)) return {};
     const RowId repo = CAKE_TRY(index_.get_repo(record.source, record.repo));
     const std::optional<RefRow> known = CAKE_TRY(index_.find_ref(repo, record.ref.revision));
     if (known && known->resolved_at >= record.ref.resolved_at) return {};
@@ -150,38 +205,64 @@ class Salvage {
   Index& index_;
   BufferPool& buffers_;
   std::vector<PublishedExtent> extents_;
+
+  using Name = std::tuple<std::string, RepoName, std::string>;  // revision or commit last
+  struct PinChange {
+    int64_t at = 0;
+    bool is_pinned = false;
+  };
+  std::map<Name, PinChange> pins_;
+  std::map<Name, int64_t> removals_;
 };
 
 }  // namespace
 
-Result<ChunkPtr> read_chunk(const Location& location, BufferPool& buffers,
-                            const std::function<Status(MutableByteSpan)>& read) {
-  const auto corrupt = [&](std::string_view what) {
-    return Error{Errc::corrupt,
-                 cat("chunk at ", location.offset, " of pack ", location.pack, ": ", what)};
-  };
-  // From disk, so bounded before anything is allocated.
+namespace {
+
+Error bad_chunk(const Location& location, std::string_view what) {
+  return Error{Errc::corrupt,
+               cat("chunk at ", location.offset, " of pack ", location.pack, ": ", what)};
+}
+
+}  // namespace
+
+Status check_location(const Location& location) {
   if (location.plain_bytes > kChunkBytes || location.encoded_bytes > 2 * kChunkBytes)
-    return corrupt("impossible length");
-  auto plain = buffers.allocate(location.plain_bytes);
+    return bad_chunk(location, "impossible length");
+  if (location.codec == CodecId::raw && location.encoded_bytes != location.plain_bytes)
+    return bad_chunk(location, "raw, of another length");
+  return {};
+}
+
+Result<ChunkPtr> decode_chunk(const Location& location, BufferPool& buffers,
+                              std::shared_ptr<ChunkBuffer> payload) {
+  std::shared_ptr<ChunkBuffer> plain;
   if (location.codec == CodecId::raw) {
-    if (location.encoded_bytes != location.plain_bytes) return corrupt("raw, of another length");
-    CAKE_TRY(read(plain->bytes()));
+    plain = std::move(payload);
   } else {
     const Codec* const codec = CAKE_TRY(find_codec(location.codec));
-    const auto encoded = buffers.allocate(location.encoded_bytes);
-    CAKE_TRY(read(encoded->bytes()));
-    CAKE_TRY(codec->decode(encoded->bytes(), plain->bytes()));
+    plain = buffers.allocate(location.plain_bytes);
+    CAKE_TRY(codec->decode(std::as_const(*payload).bytes(), plain->bytes()));
   }
   // Disks lie: unchecked, a flipped bit becomes a silently wrong weight.  A fast checksum is enough
   // here: the digest was checked on the way in, and reads are hot.
-  if (xxh3(plain->bytes()) != location.checksum) return corrupt("checksum differs");
+  if (xxh3(plain->bytes()) != location.checksum) return bad_chunk(location, "checksum differs");
   return ChunkPtr(std::move(plain));
+}
+
+Result<ChunkPtr> read_chunk(const Location& location, BufferPool& buffers,
+                            const std::function<Status(MutableByteSpan)>& read) {
+  CAKE_TRY(check_location(location));
+  auto payload = buffers.allocate(location.encoded_bytes);
+  CAKE_TRY(read(payload->bytes()));
+  return decode_chunk(location, buffers, std::move(payload));
 }
 
 Status salvage(Index& index, BufferPool& buffers, std::span<LockedPack> packs) {
   Salvage work(index, buffers);
+  for (LockedPack& pack : packs) CAKE_TRY(work.collect_changes(pack));
   for (LockedPack& pack : packs) CAKE_TRY(work.salvage_names(pack));
+  CAKE_TRY(work.salvage_pins());
   for (LockedPack& pack : packs) CAKE_TRY(work.salvage_chunks(pack));
   return {};
 }

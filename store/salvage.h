@@ -17,6 +17,13 @@ namespace cake {
 Result<ChunkPtr> read_chunk(const Location& location, BufferPool& buffers,
                             const std::function<Status(MutableByteSpan)>& read);
 
+// The same from a payload in memory; a raw one becomes the chunk without being copied.
+// `location` was checked by check_location.
+Result<ChunkPtr> decode_chunk(const Location& location, BufferPool& buffers,
+                              std::shared_ptr<ChunkBuffer> payload);
+// Bounds a location that came from disk, before anything is allocated.
+Status check_location(const Location& location);
+
 // Indexes what lies behind the committed bytes of `packs`, which this process holds locked: names
 // first, from all of them, then chunks and recipes, durable before their rows.  Cuts the torn rest
 // off and brings `committed_bytes` up to date.  Stopped anywhere, it can be done again.

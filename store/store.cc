@@ -3,12 +3,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <random>
 #include <thread>
 
 #include "store/base/log.h"
 #include "store/base/mutex.h"
+#include "store/evict.h"
+#include "store/index_upkeep.h"
+#include "store/pack.h"
 
 namespace cake {
 
@@ -146,9 +150,12 @@ Status Lease::remove(RowId content) {
   return {};
 }
 
-Result<std::vector<RowId>> Lease::all(const std::string& directory) {
+namespace {
+
+// The leases of processes that live.
+Status each_live_lease(const std::string& directory,
+                       const std::function<Status(const File&)>& each) {
   const std::string leases = leases_directory(directory);
-  std::vector<RowId> contents;
   for (const std::string& name : CAKE_TRY(list_directory(leases))) {
     if (name == ".lock") continue;
     auto file = File::open(leases + "/" + name, File::Mode::read);
@@ -156,14 +163,48 @@ Result<std::vector<RowId>> Lease::all(const std::string& directory) {
     if (!file) return file.error();
     // Who can have the lock looks at a dead process's lease; it is let go at once.
     if (CAKE_TRY(file->try_lock({}, false))) continue;
-    Buffer slots(std::min(CAKE_TRY(file->size()), kMaxLeaseBytes));
-    slots.resize(CAKE_TRY(file->read_at(0, slots)) / kSlotBytes * kSlotBytes);
+    CAKE_TRY(each(*file));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<size_t> Lease::live_processes(const std::string& directory) {
+  if (!path_exists(leases_directory(directory))) return size_t{0};
+  size_t count = 0;
+  CAKE_TRY(each_live_lease(directory, [&](const File&) -> Status {
+    count++;
+    return {};
+  }));
+  return count;
+}
+
+Result<std::vector<RowId>> Lease::all(const std::string& directory) {
+  std::vector<RowId> contents;
+  const auto add = [&](const File& file) -> Status {
+    Buffer slots(std::min(CAKE_TRY(file.size()), kMaxLeaseBytes));
+    slots.resize(CAKE_TRY(file.read_at(0, slots)) / kSlotBytes * kSlotBytes);
     for (size_t at = 0; at < slots.size(); at += kSlotBytes)
       if (const RowId content = load_le64(&slots[at]); content != 0) contents.push_back(content);
-  }
+    return {};
+  };
+  CAKE_TRY(each_live_lease(directory, add));
   std::sort(contents.begin(), contents.end());
   contents.erase(std::unique(contents.begin(), contents.end()), contents.end());
   return contents;
+}
+
+LeaseHold::LeaseHold(Lease& lease, RowId content) : lease_(lease), content_(content) {
+  const Status added = lease_.add(content_);
+  is_held_ = added.ok();
+  if (!added) log_warn(added.error().with("the lease of a file that is read").message);
+}
+
+LeaseHold::~LeaseHold() {
+  if (!is_held_) return;
+  const Status removed = lease_.remove(content_);
+  if (!removed) log_warn(removed.error().message);
 }
 
 // --- Store ---
@@ -207,12 +248,13 @@ unsigned thread_count(unsigned asked) {
   return asked != 0 ? asked : std::max(2u, std::thread::hardware_concurrency());
 }
 
-// Blocks of a file or of the files right below a directory; what vanishes meanwhile counts nothing.
-Result<uint64_t> blocks_of(const std::string& path) {
-  auto file = File::open(path, File::Mode::read);
-  if (!file && file.error().code == Errc::not_found) return uint64_t{0};
-  if (!file) return file.error();
-  return file->disk_bytes();
+Result<SpaceLimits> limits_of(const StoreOptions& options) {
+  SpaceLimits limits;
+  if (!options.cache_size && !options.min_free) return limits;
+  const DiskSpace disk = CAKE_TRY(disk_space(options.directory));
+  if (options.cache_size) limits.cache_bytes = options.cache_size->bytes_of(disk.total_bytes);
+  if (options.min_free) limits.min_free_bytes = options.min_free->bytes_of(disk.total_bytes);
+  return limits;
 }
 
 }  // namespace
@@ -229,8 +271,13 @@ Result<std::unique_ptr<Store>> Store::open(StoreOptions options, Metrics& metric
     store->index_ = CAKE_TRY(Index::open(cat(directory, "/", kIndexName)));
     store->claims_ = std::make_unique<Claims>(CAKE_TRY(Claims::open(directory + "/claims")));
     store->lease_ = CAKE_TRY(Lease::open(directory));
+    store->upkeep_ = CAKE_TRY(IndexUpkeep::open(cat(directory, "/", kIndexName)));
+    store->evictor_ =
+        std::make_unique<Evictor>(Space(directory, CAKE_TRY(limits_of(store->options_))),
+                                  *store->index_, *store->upkeep_, store->accesses_, metrics);
     store->chunks_ = CAKE_TRY(ChunkStore::open(directory, *store->index_, store->buffers_,
-                                               *store->pool_, store->options_.codec, metrics));
+                                               *store->pool_, store->options_.codec, metrics,
+                                               kPackBytes, store->evictor_.get()));
     return {};
   };
   const Status opened = open_parts();
@@ -238,12 +285,10 @@ Result<std::unique_ptr<Store>> Store::open(StoreOptions options, Metrics& metric
   return store;
 }
 
+Store::~Store() = default;
+
 Result<uint64_t> Store::disk_bytes() const {
-  uint64_t sum = 0;
-  for (const std::string folder : {"", "/packs", "/leases"})
-    for (const std::string& name : CAKE_TRY(list_directory(directory() + folder)))
-      sum += CAKE_TRY(blocks_of(directory() + folder + "/" + name));
-  return sum;
+  return evictor_->space().used_bytes();
 }
 
 }  // namespace cake

@@ -49,8 +49,11 @@ void add_verbs(CLI::App& app, Run& run) {
   add_diff(app, run);
   add_locate(app, run);
   add_verify(app, run);
+  add_fsck(app, run);
   add_import(app, run);
   add_export(app, run);
+  add_rm(app, run);
+  add_pin(app, run);
   add_serve(app, run);
   add_config(app, run);
   add_doctor(app, run);

@@ -9,6 +9,7 @@
 
 #include "fetch/credentials.h"
 #include "fetch/reference.h"
+#include "fs/passthrough_support.h"
 #include "store/base/bytes.h"
 #include "store/base/file.h"
 #include "tools/session.h"
@@ -63,14 +64,7 @@ KernelVersion parse_release(std::string_view release) {
   return version;
 }
 
-bool has_sys_admin() {
-  const Result<std::string> status = read_text_file("/proc/self/status", kSmallFile);
-  const size_t at = status ? status->find("CapEff:\t") : std::string::npos;
-  if (at == std::string::npos) return false;
-  return (std::strtoull(status->c_str() + at + 8, nullptr, 16) >> 21 & 1) != 0;  // CAP_SYS_ADMIN
-}
-
-void check_kernel(Findings& findings) {
+void check_kernel(Findings& findings, const Config& config) {
   utsname system{};
   uname(&system);
   const KernelVersion kernel = parse_release(system.release);
@@ -84,11 +78,12 @@ void check_kernel(Findings& findings) {
   else
     findings.warn("restart", "requests under way fail when the worker crashes",
                   "kernel 6.9 or newer sends them again");
-  if (is_new && has_sys_admin())
-    findings.ok("passthrough", "possible");
+  if (const auto obstacle = passthrough_obstacle(config.store_directory()))
+    findings.warn("passthrough",
+                  cat("materialized files are read through the daemon: ", obstacle->what),
+                  obstacle->remedy);
   else
-    findings.warn("passthrough", "reads of materialized files go through the daemon",
-                  is_new ? "mount as root (CAP_SYS_ADMIN)" : "kernel 6.9 or newer, as root");
+    findings.ok("passthrough", "possible: the kernel reads materialized files by itself");
 }
 
 std::optional<std::string> find_program(const std::string& name) {
@@ -219,7 +214,7 @@ void check_hub(Findings& findings, const Config& config) {
 
 int run_doctor(Context& context) {
   Findings findings;
-  check_kernel(findings);
+  check_kernel(findings, context.config);
   check_fuse(findings);
   check_limits(findings);
   check_store(findings, context.config);

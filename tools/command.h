@@ -76,11 +76,14 @@ void add_tree(CLI::App& app, Run& run);  // tree, stat
 void add_cat(CLI::App& app, Run& run);
 void add_du(CLI::App& app, Run& run);
 void add_verify(CLI::App& app, Run& run);
+void add_fsck(CLI::App& app, Run& run);
 void add_inspect(CLI::App& app, Run& run);  // inspect, hash
 void add_locate(CLI::App& app, Run& run);
 void add_diff(CLI::App& app, Run& run);
 void add_import(CLI::App& app, Run& run);
 void add_export(CLI::App& app, Run& run);
+void add_rm(CLI::App& app, Run& run);   // rm, prune
+void add_pin(CLI::App& app, Run& run);  // pin, unpin
 void add_serve(CLI::App& app, Run& run);
 void add_config(CLI::App& app, Run& run);  // config, env
 void add_doctor(CLI::App& app, Run& run);

@@ -31,12 +31,10 @@ Status apply_source(const std::string& source, Config& config) {
 
 // Settings whose other values no part of this program acts on yet: better refused than ignored.
 Status refuse_unsupported(const Config& config) {
-  for (const char* key : {"subdir", "include", "exclude", "hot"})
+  for (const char* key : {"subdir", "include", "exclude"})
     if (config.text(key) != find_setting(key)->fallback)
       return Error{Errc::unsupported,
                    cat(key, "=", config.text(key), " is not supported by this version")};
-  if (config.text("codec") == "rans")
-    return Error{Errc::unsupported, "codec=rans is not supported by this version"};
   return {};
 }
 

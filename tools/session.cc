@@ -5,6 +5,7 @@
 #include "fetch/credentials.h"
 #include "fetch/hub.h"
 #include "store/base/version.h"
+#include "store/materialize.h"
 
 namespace cake {
 namespace {
@@ -12,6 +13,7 @@ namespace {
 CodecChoice codec_choice(const std::string& name) {
   if (name == "raw") return CodecChoice::raw;
   if (name == "zstd") return CodecChoice::zstd;
+  if (name == "rans") return CodecChoice::rans;
   return CodecChoice::automatic;
 }
 
@@ -21,6 +23,14 @@ Offline offline_choice(const std::string& name) {
   return Offline::automatic;
 }
 
+Prefetch prefetch_choice(const std::string& name) {
+  if (name == "off") return Prefetch::off;
+  if (name == "tensor") return Prefetch::tensor;
+  if (name == "file") return Prefetch::file;
+  if (name == "repo") return Prefetch::repo;
+  return Prefetch::automatic;
+}
+
 }  // namespace
 
 StoreOptions store_options(const Config& config) {
@@ -28,6 +38,8 @@ StoreOptions store_options(const Config& config) {
   options.directory = config.store_directory();
   options.codec = codec_choice(config.text("codec"));
   options.mem_cache_bytes = config.size("mem_cache");
+  options.cache_size = config.percent_size("cache_size");
+  options.min_free = config.percent_size("min_free");
   return options;
 }
 
@@ -45,9 +57,12 @@ ClientOptions client_options(const Config& config) {
   options.fetch.is_hard = config.boolean("hard");
   options.fetch.timeo = Millis(1000 * std::max<uint64_t>(1, *config.seconds("timeo")));
   options.fetch.retrans = static_cast<unsigned>(*config.count("retrans"));
+  // A quarter of the connections is for those who wait.
+  options.fetch.max_transfers =
+      static_cast<unsigned>(std::clamp<uint64_t>(*config.count("max_conns") * 3 / 4, 2, 4096));
   options.fetch.readahead.max_window_bytes = config.size("readahead");
-  options.fetch.readahead.is_enabled =
-      config.text("prefetch") != "off" && config.size("readahead") > 0;
+  options.fetch.readahead.prefetch =
+      config.size("readahead") > 0 ? prefetch_choice(config.text("prefetch")) : Prefetch::off;
   options.offline = offline_choice(config.text("offline"));
   if (const std::optional<uint64_t> refresh = config.seconds("refresh"))
     options.refresh_s = static_cast<int64_t>(*refresh);
@@ -56,9 +71,9 @@ ClientOptions client_options(const Config& config) {
 }
 
 Result<std::unique_ptr<Store>> open_store(const Config& config, Metrics& metrics) {
-  if (config.text("codec") == "rans")  // not written by this version: better refused than ignored
-    return Error{Errc::unsupported, "codec=rans is not supported by this version"};
-  return Store::open(store_options(config), metrics);
+  std::unique_ptr<Store> store = CAKE_TRY(Store::open(store_options(config), metrics));
+  CAKE_TRY(recover_materialized(*store));
+  return store;
 }
 
 Result<std::unique_ptr<Session>> Session::open(const Config& config, For use) {

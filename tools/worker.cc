@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <iostream>
+#include <optional>
 #include <span>
 
 #include "fetch/proof.h"
+#include "fs/hot_files.h"
 #include "fs/invalidate.h"
 #include "fs/keeper.h"
 #include "fs/model_fs.h"
@@ -16,6 +18,7 @@
 #include "store/base/bytes.h"
 #include "store/base/file.h"
 #include "store/base/log.h"
+#include "store/materialize.h"
 #include "tools/session.h"
 #include "tools/traffic.h"
 
@@ -37,6 +40,13 @@ ModelFsOptions file_system_options(const Config& config) {
   options.negative_ttl_s = seconds_or(config, "neg_ttl", 60);
   options.attr_ttl_s = seconds_or(config, "attr_ttl", -1);
   options.timeo = Millis(1000 * std::max<uint64_t>(1, *config.seconds("timeo")));
+  return options;
+}
+
+HotOptions hot_options(const Config& config) {
+  HotOptions options;
+  const Result<DiskSpace> disk = disk_space(config.store_directory());
+  if (disk) options.min_free_bytes = config.percent_size("min_free").bytes_of(disk->total_bytes);
   return options;
 }
 
@@ -76,8 +86,17 @@ int serve(const Config& config, const std::string& source) {
       return failed(written.error());
   }
 
+  const Result<std::unique_ptr<Materializer>> materializer =
+      Materializer::open((*session)->store());
+  if (!materializer) return failed(materializer.error());
+  std::optional<HotFiles> hot_files;
+  if (config.text("hot") == "auto") hot_files.emplace(**materializer, hot_options(config));
+
   MountView view((*session)->client(), *shown);
-  ModelFs file_system((*session)->client(), view, file_system_options(config));
+  ModelFsOptions served = file_system_options(config);
+  if (config.text("passthrough") != "off") served.materializer = materializer->get();
+  if (hot_files) served.hot_files = &*hot_files;
+  ModelFs file_system((*session)->client(), view, served);
   // After a lie of the disk or the hub: the kernel's copy goes, then the file is fetched again.
   const FileProof proof((*session)->client(), (*session)->metrics(), {}, [&](RowId content) {
     const Status dropped = invalidate_node(**channel, file_node(content));

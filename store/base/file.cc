@@ -97,6 +97,21 @@ Result<size_t> File::read_at(uint64_t offset, MutableByteSpan out) const {
   return done;
 }
 
+Result<size_t> File::read_direct_at(uint64_t offset, MutableByteSpan out) const {
+  // A read that ends off the alignment met the file's end; asking on from there is an error.
+  constexpr size_t kLeastBlock = 512;
+  size_t done = 0;
+  while (done < out.size() && done % kLeastBlock == 0) {
+    const ssize_t got =
+        ::pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return here("read", path_);
+    if (got == 0) break;
+    done += static_cast<size_t>(got);
+  }
+  return done;
+}
+
 Status File::read_exactly_at(uint64_t offset, MutableByteSpan out) const {
   const size_t got = CAKE_TRY(read_at(offset, out));
   if (got != out.size())
@@ -185,6 +200,17 @@ Status File::punch_hole(ByteRange range) const {
   return {};
 }
 
+Result<bool> File::preallocate(ByteRange range) const {
+  int failed = 0;
+  do {
+    failed = ::fallocate(fd_, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(range.offset),
+                         static_cast<off_t>(range.length));
+  } while (failed != 0 && errno == EINTR);
+  if (failed == 0) return true;
+  if (errno == EOPNOTSUPP || errno == ENOSYS) return false;
+  return here("reserve space in", path_);
+}
+
 void File::drop_cache(ByteRange range) const {
   // Advice: a file system that cannot follow it costs memory, not correctness.
   (void)::posix_fadvise(fd_, static_cast<off_t>(range.offset), static_cast<off_t>(range.length),
@@ -259,6 +285,12 @@ Status rename_file(const std::string& from, const std::string& to) {
 
 bool path_exists(const std::string& path) {
   return ::access(path.c_str(), F_OK) == 0;
+}
+
+Result<uint64_t> path_disk_bytes(const std::string& path) {
+  struct stat facts {};
+  if (::lstat(path.c_str(), &facts) != 0) return here("stat", path);
+  return static_cast<uint64_t>(facts.st_blocks) * 512;
 }
 
 Result<unsigned> path_owner(const std::string& path) {

@@ -42,6 +42,8 @@ class File {
 
   // Bytes read: short only at end of file.
   Result<size_t> read_at(uint64_t offset, MutableByteSpan out) const;
+  // For O_DIRECT: `out` is aligned, and filled but for what lies behind the file's end.
+  Result<size_t> read_direct_at(uint64_t offset, MutableByteSpan out) const;
   // corrupt when the file ends before `out` is full.
   Status read_exactly_at(uint64_t offset, MutableByteSpan out) const;
   Status write_at(uint64_t offset, ByteSpan bytes) const;
@@ -58,6 +60,9 @@ class File {
   Result<uint64_t> disk_bytes() const;
   // Gives the blocks of the range back to the disk; the file keeps its length and reads as zeros.
   Status punch_hole(ByteRange range) const;
+  // Blocks for the range, taken from the disk now; the file keeps its length.  False where the file
+  // system cannot do that.  no_space: nothing was taken that truncate(size) does not give back.
+  Result<bool> preallocate(ByteRange range) const;
   // Advice only: drops the range from the page cache.
   void drop_cache(ByteRange range) const;
 
@@ -77,6 +82,8 @@ Status sync_directory(const std::string& path);
 Status remove_file(const std::string& path);  // absent is fine
 Status rename_file(const std::string& from, const std::string& to);
 bool path_exists(const std::string& path);
+// Bytes that a file or directory itself occupies on disk (st_blocks); not_found when absent.
+Result<uint64_t> path_disk_bytes(const std::string& path);
 // User id of the owner; not_found when absent.
 Result<unsigned> path_owner(const std::string& path);
 // Names in a directory, sorted, without "." and "..".

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
@@ -11,7 +12,8 @@ namespace cake {
 
 namespace {
 
-constexpr size_t kSlabBytes = kMiB;
+// A chunk and what surrounds it in its pack.
+constexpr size_t kSlabBytes = kMiB + kDirectAlignment;
 constexpr size_t kSmallBytes = 64 * kKiB;
 // Idle slabs kept for the next burst; the rest goes back to the kernel.
 constexpr size_t kMaxFreeSlabs = 16;
@@ -43,7 +45,16 @@ BufferPool::~BufferPool() {
 }
 
 std::shared_ptr<ChunkBuffer> BufferPool::allocate(size_t size) {
-  const size_t capacity = capacity_for(size);
+  return make(0, size, capacity_for(size));
+}
+
+std::shared_ptr<ChunkBuffer> BufferPool::allocate_direct(uint64_t offset, size_t size) {
+  const size_t lead = offset % kDirectAlignment;
+  const size_t wanted = align_up(lead + size, kDirectAlignment);
+  return make(lead, size, capacity_for(std::max(wanted, kSmallBytes)));
+}
+
+std::shared_ptr<ChunkBuffer> BufferPool::make(size_t lead, size_t size, size_t capacity) {
   std::byte* data = nullptr;
   if (capacity < kSmallBytes) {
     data = static_cast<std::byte*>(::operator new(std::max<size_t>(capacity, 1)));
@@ -58,7 +69,7 @@ std::shared_ptr<ChunkBuffer> BufferPool::allocate(size_t size) {
     if (data == nullptr) data = map_bytes(capacity);
   }
   budget_.add(capacity);
-  return std::shared_ptr<ChunkBuffer>(new ChunkBuffer(*this, data, size, capacity));
+  return std::shared_ptr<ChunkBuffer>(new ChunkBuffer(*this, data, lead, size, capacity));
 }
 
 void BufferPool::release(std::byte* data, size_t capacity) {

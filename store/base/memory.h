@@ -33,23 +33,30 @@ class MemoryBudget {
 
 class BufferPool;
 
+// Of offset, length and memory of an O_DIRECT read: at least what any disk asks for.
+constexpr size_t kDirectAlignment = 4096;
+
 // Private anonymous memory.  Written by one owner, then shared as const.
 class ChunkBuffer {
  public:
   ~ChunkBuffer();
   ChunkBuffer(const ChunkBuffer&) = delete;
   ChunkBuffer& operator=(const ChunkBuffer&) = delete;
-  MutableByteSpan bytes() { return {data_, size_}; }
-  ByteSpan bytes() const { return {data_, size_}; }
+  MutableByteSpan bytes() { return {data_ + lead_, size_}; }
+  ByteSpan bytes() const { return {data_ + lead_, size_}; }
   size_t size() const { return size_; }
+  // What an O_DIRECT read fills: bytes() and what lies around them up to multiples of
+  // kDirectAlignment, in the file as in memory.  Of allocate_direct() only.
+  MutableByteSpan direct_bytes() { return {data_, align_up(lead_ + size_, kDirectAlignment)}; }
 
  private:
   friend class BufferPool;
-  ChunkBuffer(BufferPool& pool, std::byte* data, size_t size, size_t capacity)
-      : pool_(pool), data_(data), size_(size), capacity_(capacity) {}
+  ChunkBuffer(BufferPool& pool, std::byte* data, size_t lead, size_t size, size_t capacity)
+      : pool_(pool), data_(data), lead_(lead), size_(size), capacity_(capacity) {}
 
   BufferPool& pool_;  // outlives this
   std::byte* const data_;
+  const size_t lead_;
   const size_t size_;
   const size_t capacity_;
 };
@@ -57,8 +64,8 @@ class ChunkBuffer {
 // The plain bytes of one extent.
 using ChunkPtr = std::shared_ptr<const ChunkBuffer>;
 
-// Gives out buffers of up to any size; those of 64 KiB to 1 MiB are kept for reuse as whole slabs,
-// so that a busy mount neither fragments the heap nor faults in fresh pages for each chunk.
+// Gives out buffers of up to any size; those of 64 KiB to a chunk are kept for reuse as whole
+// slabs, so that a busy mount neither fragments the heap nor faults in fresh pages for each chunk.
 // Thread-safe.  Outlives its buffers.
 class BufferPool {
  public:
@@ -69,10 +76,13 @@ class BufferPool {
 
   // 4096-aligned when `size` is 64 KiB or more.  Contents are unspecified.
   std::shared_ptr<ChunkBuffer> allocate(size_t size);
+  // For `size` bytes at `offset` of a file that is read with O_DIRECT: see direct_bytes().
+  std::shared_ptr<ChunkBuffer> allocate_direct(uint64_t offset, size_t size);
   MemoryBudget& budget() { return budget_; }
 
  private:
   friend class ChunkBuffer;
+  std::shared_ptr<ChunkBuffer> make(size_t lead, size_t size, size_t capacity) EXCLUDES(mutex_);
   void release(std::byte* data, size_t capacity) EXCLUDES(mutex_);
 
   MemoryBudget& budget_;

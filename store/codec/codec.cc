@@ -1,5 +1,6 @@
 #include "store/codec/codec.h"
 
+#include "store/codec/float_planes.h"
 #include "store/codec/raw.h"
 #include "store/codec/zstd.h"
 
@@ -15,6 +16,13 @@ const Codec& raw_codec() {
 const Codec& zstd_codec() {
   static const ZstdCodec codec;
   return codec;
+}
+
+// Encodes with rans wherever it is fast, else with zstd; reads both.
+const Codec& planes_codec(EntropyCoder coder) {
+  static const FloatPlanesCodec zstd(EntropyCoder::zstd, best_kernels());
+  static const FloatPlanesCodec rans(EntropyCoder::rans, best_kernels());
+  return coder == EntropyCoder::rans ? rans : zstd;
 }
 
 }  // namespace
@@ -45,39 +53,22 @@ Result<const Codec*> find_codec(CodecId id) {
       return &raw_codec();
     case CodecId::zstd:
       return &zstd_codec();
+    case CodecId::float_planes:
+      return &planes_codec(EntropyCoder::zstd);
     default:
       return Error{Errc::unsupported, cat("codec ", static_cast<unsigned>(id), " (", codec_name(id),
                                           ") is not known to this program")};
   }
 }
 
-namespace {
-
-bool is_float(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::f16:
-    case Dtype::bf16:
-    case Dtype::f32:
-    case Dtype::f64:
-    case Dtype::c64:
-    case Dtype::f8_e5m2:
-    case Dtype::f8_e4m3:
-    case Dtype::f8_e4m3fnuz:
-    case Dtype::f8_e5m2fnuz:
-      return true;
-    default:
-      return false;
-  }
-}
-
-}  // namespace
-
 const Codec& choose_codec(CodecChoice choice, Dtype dtype) {
   if (choice == CodecChoice::raw) return raw_codec();
-  // zstd takes a fifth off BF16 but decodes at 0.66 GB/s a core (tests/bench/chunk_store_bench),
-  // less than a disk reads: until float_planes, weights stay raw unless the user asks.
-  if (choice == CodecChoice::automatic && is_float(dtype)) return raw_codec();
-  return zstd_codec();
+  // zstd takes little off these and decodes more slowly than a disk reads.
+  if (choice == CodecChoice::automatic && dtype == Dtype::f64) return raw_codec();
+  if (!FloatPlanesCodec::has_transform(dtype)) return zstd_codec();
+  const bool is_rans = choice == CodecChoice::rans ||
+                       (choice == CodecChoice::automatic && best_kernels().rans_is_fast);
+  return planes_codec(is_rans ? EntropyCoder::rans : EntropyCoder::zstd);
 }
 
 }  // namespace cake

@@ -15,8 +15,8 @@ namespace cake {
 enum class CodecId : uint8_t {
   raw = 0,
   zstd = 1,
-  float_planes = 2,  // reserved
-  delta = 3,         // reserved
+  float_planes = 2,
+  delta = 3,  // reserved
 };
 
 std::string_view codec_name(CodecId id);
@@ -36,8 +36,9 @@ class Codec {
 // The codec for an id read from disk; unsupported when this program does not know it.
 Result<const Codec*> find_codec(CodecId id);
 
-// What `codec=` means for a chunk of a dtype.
-enum class CodecChoice : uint8_t { automatic, raw, zstd };
+// What `codec=` means for a chunk of a dtype.  zstd and rans choose how planes of weights are coded
+// (automatic: rans where this machine is fast at it); everything else is zstd.
+enum class CodecChoice : uint8_t { automatic, raw, zstd, rans };
 const Codec& choose_codec(CodecChoice choice, Dtype dtype);
 
 }  // namespace cake

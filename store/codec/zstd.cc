@@ -1,10 +1,14 @@
 #include "store/codec/zstd.h"
 
+// For ZSTD_c_literalCompressionMode.
+#define ZSTD_STATIC_LINKING_ONLY
 #include <zstd.h>
 #include <zstd_errors.h>
 
 #include <array>
 #include <memory>
+
+#include "store/codec/sample.h"
 
 namespace cake {
 
@@ -21,10 +25,6 @@ constexpr size_t kSliceBytes = 2 * kKiB;
 constexpr size_t kSlices = 16;
 constexpr size_t kSampledFrom = 128 * kKiB;
 
-// Encoding that gains less than 1.5 % is not worth decoding on every read.
-constexpr size_t worthwhile_bytes(size_t plain_bytes) {
-  return plain_bytes - plain_bytes / 1000 * 15 - plain_bytes % 1000 * 15 / 1000;
-}
 // The sample is too short to show every match, so half that gain there is worth an attempt.
 constexpr size_t promising_bytes(size_t sample_bytes) {
   return sample_bytes - sample_bytes * 75 / 10000;
@@ -77,11 +77,17 @@ Result<std::optional<size_t>> compress(ByteSpan plain, int level, MutableByteSpa
   return Error{Errc::io, cat("zstd: ", ZSTD_getErrorName(size))};
 }
 
-Result<bool> is_promising(ByteSpan plain) {
-  std::array<std::byte, kSliceBytes * kSlices> sample;
+using Sample = std::array<std::byte, kSliceBytes * kSlices>;
+
+void take_sample(ByteSpan plain, Sample& sample) {
   const size_t stride = (plain.size() - kSliceBytes) / (kSlices - 1);
   for (size_t i = 0; i < kSlices; i++)
     std::memcpy(&sample[i * kSliceBytes], &plain[i * stride], kSliceBytes);
+}
+
+Result<bool> is_promising(ByteSpan plain) {
+  Sample sample;
+  take_sample(plain, sample);
   std::array<std::byte, promising_bytes(kSliceBytes * kSlices)> encoded;
   return CAKE_TRY(compress(sample, kFloatLevel, encoded)).has_value();
 }
@@ -129,6 +135,10 @@ Result<std::optional<Buffer>> ZstdCodec::encode(ByteSpan plain, Dtype dtype) con
 }
 
 Status ZstdCodec::decode(ByteSpan encoded, MutableByteSpan plain) const {
+  return zstd_decode(encoded, plain);
+}
+
+Status zstd_decode(ByteSpan encoded, MutableByteSpan plain) {
   CAKE_TRY(check_frame(encoded, plain.size()));
   ZSTD_DCtx* context = decompression_context();
   if (!context) return Error{Errc::io, "zstd: no memory for a context"};
@@ -137,6 +147,42 @@ Status ZstdCodec::decode(ByteSpan encoded, MutableByteSpan plain) const {
   if (ZSTD_isError(size)) return corrupt(ZSTD_getErrorName(size));
   if (size != plain.size()) return corrupt("the frame is shorter than it says");
   return {};
+}
+
+namespace {
+
+// Literals only: the search's steps are so long that it ends at once, and each block of 128 KiB
+// gets a Huffman table of its own.  `literal mode` makes zstd code literals all the same.
+void forgo_matches(ZSTD_CCtx* context) {
+  ZSTD_CCtx_setParameter(context, ZSTD_c_strategy, ZSTD_fast);
+  ZSTD_CCtx_setParameter(context, ZSTD_c_targetLength, ZSTD_TARGETLENGTH_MAX);
+  ZSTD_CCtx_setParameter(context, ZSTD_c_minMatch, 7);
+  ZSTD_CCtx_setParameter(context, ZSTD_c_hashLog, ZSTD_HASHLOG_MIN);
+  ZSTD_CCtx_setParameter(context, ZSTD_c_literalCompressionMode, ZSTD_lcm_huffman);
+}
+
+}  // namespace
+
+Result<std::optional<size_t>> zstd_encode_plane(ByteSpan plane, bool matches, MutableByteSpan out) {
+  if (matches) return compress(plane, kFloatLevel, out);
+  ZSTD_CCtx* context = compression_context();
+  if (!context) return Error{Errc::io, "zstd: no memory for a context"};
+  ZSTD_CCtx_reset(context, ZSTD_reset_session_and_parameters);
+  forgo_matches(context);
+  const size_t size = ZSTD_compress2(context, out.data(), out.size(), plane.data(), plane.size());
+  ZSTD_CCtx_reset(context, ZSTD_reset_session_and_parameters);
+  if (!ZSTD_isError(size)) return size;
+  if (ZSTD_getErrorCode(size) == ZSTD_error_dstSize_tooSmall) return std::nullopt;
+  return Error{Errc::io, cat("zstd: ", ZSTD_getErrorName(size))};
+}
+
+Result<double> zstd_estimate(ByteSpan plain) {
+  if (plain.size() < kSampledFrom) return 1.0;
+  Sample sample;
+  take_sample(plain, sample);
+  Sample encoded;
+  const std::optional<size_t> size = CAKE_TRY(compress(sample, kFloatLevel, encoded));
+  return size ? static_cast<double>(*size) / static_cast<double>(sample.size()) : 1.0;
 }
 
 }  // namespace cake

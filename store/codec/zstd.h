@@ -17,4 +17,14 @@ class ZstdCodec final : public Codec {
   Status decode(ByteSpan encoded, MutableByteSpan plain) const override;
 };
 
+// --- Planes (plane.h) ---
+
+// Without `matches` literals only: the same size for weights at several times the speed.  nullopt
+// when it does not fit.
+Result<std::optional<size_t>> zstd_encode_plane(ByteSpan plane, bool matches, MutableByteSpan out);
+// As ZstdCodec::decode.
+Status zstd_decode(ByteSpan encoded, MutableByteSpan plain);
+// Encoded by plain length, of a sample of 32 KiB; at most 1.
+Result<double> zstd_estimate(ByteSpan plain);
+
 }  // namespace cake

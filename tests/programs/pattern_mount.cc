@@ -5,7 +5,9 @@
 //   poison   a read of it ends the worker by signal=N
 //   through  opened through passthrough to backing=PATH, when the kernel agreed
 // and two attributes of the root: user.parked (requests held) and user.generation.
-// Other keys: foreground=1 deaths=N fail=CODE (the worker ends at its start) program=PATH source=S.
+// Other keys: trace=FILE (gets "OFFSET LENGTH" of each read of f, in the order of arrival)
+// latency_ms=N (reads are answered so much later) foreground=1 deaths=N fail=CODE (the worker ends
+// at its start) program=PATH source=S.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -34,6 +36,7 @@ namespace {
 using Settings = std::map<std::string, std::string>;
 
 constexpr const char* kNames[] = {"f", "gated", "poison", "through"};
+constexpr fuse_ino_t kFile = 2;
 constexpr fuse_ino_t kGated = 3;
 constexpr fuse_ino_t kPoison = 4;
 constexpr fuse_ino_t kThrough = 5;
@@ -43,6 +46,7 @@ struct Read {
   fuse_ino_t node;
   size_t length;
   uint64_t offset;
+  SteadyTime due;
 };
 
 void fill_attributes(fuse_ino_t node, struct stat& info) {
@@ -63,6 +67,9 @@ class PatternFilesystem final : public Filesystem {
     ops_.read = read_file;
     ops_.readdir = readdir;
     ops_.getxattr = getxattr;
+    latency_ = Millis(atoi(settings_["latency_ms"].c_str()));
+    if (const std::string& path = settings_["trace"]; !path.empty())
+      trace_ = fopen(path.c_str(), "ae");
     for (auto& thread : threads_) thread = std::thread([this] { answer_reads(); });
   }
   ~PatternFilesystem() override { on_drain(); }
@@ -77,6 +84,8 @@ class PatternFilesystem final : public Filesystem {
     }
     for (auto& thread : threads_)
       if (thread.joinable()) thread.join();
+    MutexLock lock(mutex_);
+    if (trace_ != nullptr) fclose(std::exchange(trace_, nullptr));
   }
 
  private:
@@ -162,8 +171,13 @@ class PatternFilesystem final : public Filesystem {
       return;
     }
     MutexLock lock(self.mutex_);
+    if (self.trace_ != nullptr && node == kFile) {
+      fprintf(self.trace_, "%lld %zu\n", static_cast<long long>(offset), length);
+      fflush(self.trace_);
+    }
     (node == kGated ? self.gated_ : self.reads_)
-        .push_back({request, node, length, static_cast<uint64_t>(offset)});
+        .push_back(
+            {request, node, length, static_cast<uint64_t>(offset), steady_now() + self.latency_});
     self.wake_.notify_one();
   }
 
@@ -177,6 +191,10 @@ class PatternFilesystem final : public Filesystem {
           if (is_draining_) return;
           open_gate();
           if (reads_.empty()) wake_.wait_until(mutex_, steady_now() + Millis(5));
+        }
+        if (const SteadyTime due = reads_.front().due; due > steady_now()) {
+          wake_.wait_until(mutex_, due);
+          continue;
         }
         read = reads_.front();
         reads_.pop_front();
@@ -201,6 +219,8 @@ class PatternFilesystem final : public Filesystem {
   std::deque<Read> reads_ GUARDED_BY(mutex_);
   std::deque<Read> gated_ GUARDED_BY(mutex_);
   bool is_draining_ GUARDED_BY(mutex_) = false;
+  Millis latency_{};
+  FILE* trace_ GUARDED_BY(mutex_) = nullptr;
   std::thread threads_[2];
 };
 

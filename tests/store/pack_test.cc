@@ -62,6 +62,24 @@ TEST(Pack, AlignsBigEntriesToBlocksAndSmallOnesTo64) {
   }
 }
 
+TEST(Pack, ReadsLargePayloadsPastThePageCache) {
+  PackFixture pack;
+  const std::vector<Buffer> payloads = {random_bytes(1, 100), random_bytes(2, 64 * kKiB),
+                                        random_bytes(3, kMiB), random_bytes(4, kMiB - 1)};
+  const auto offsets = pack.append(payloads);
+  PackReader reader(pack.dir.path(), *pack.index);
+  MemoryBudget budget(64 * kMiB);
+  BufferPool buffers(budget);
+  for (size_t i = 0; i < payloads.size(); i++) {
+    const auto read = must(reader.read(pack.writer.id(), offsets[i], payloads[i].size(), buffers));
+    EXPECT_EQ(to_buffer(std::as_const(*read).bytes()), payloads[i]);
+  }
+  // The last one ends where the file ends; what lies behind is not there.
+  const auto beyond = reader.read(pack.writer.id(), offsets[3], kMiB, buffers);
+  ASSERT_FALSE(beyond);
+  EXPECT_EQ(beyond.error().code, Errc::corrupt);
+}
+
 TEST(Pack, ScansEveryEntryInOrder) {
   PackFixture pack;
   std::vector<Buffer> payloads;

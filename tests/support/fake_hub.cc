@@ -369,7 +369,7 @@ FakeHub::FakeHub(FakeHubOptions options) : site_(std::make_unique<Site>(std::mov
   site.protocol = std::make_unique<HubServer>(*site.memory, std::move(protocol));
   site.port = site.options.port;
   site.cdn_port = site.options.cdn_port;
-  start_servers();
+  if (!site.options.starts_silent) start_servers();
 }
 
 FakeHub::~FakeHub() {

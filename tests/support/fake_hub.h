@@ -75,7 +75,8 @@ struct FakeHubOptions {
   uint16_t port = 0, cdn_port = 0;
   FakeShape shape = FakeShape::direct;
   unsigned max_conns = 4096;
-  size_t page_limit = 1'000;  // of tree and list
+  size_t page_limit = 1'000;   // of tree and list
+  bool starts_silent = false;  // until start_listening: content comes first
 };
 
 // "ORG/NAME" is a model; "datasets/ORG/NAME" and "spaces/ORG/NAME" are what they say.

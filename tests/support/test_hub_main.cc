@@ -37,6 +37,8 @@ int main(int count, char** words) {
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  // One that comes back on a port that clients know must not answer before it has all it had.
+  options.starts_silent = true;
   cake::FakeHub hub(options);
   for (const std::string& query : queries) {
     const cake::HttpServerResponse answer = cake::control(hub, query);
@@ -46,6 +48,7 @@ int main(int count, char** words) {
       return 2;
     }
   }
+  hub.start_listening();
   std::printf("%s\n", hub.url().c_str());
   std::fflush(stdout);
   int signal = 0;

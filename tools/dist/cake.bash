@@ -22,7 +22,7 @@ _cake() {
       return ;;
   esac
   case $verb in
-    '') COMPREPLY=($(compgen -W "$globals mount umount upgrade ps pull download ls tree stat cat du df inspect hash diff compare locate verify import export serve config env doctor completion" -- "$word")); return ;;
+    '') COMPREPLY=($(compgen -W "$globals mount umount upgrade ps pull download ls tree stat cat du df inspect hash diff compare locate verify fsck import export rm prune pin unpin serve config env doctor completion" -- "$word")); return ;;
     mount) flags='-h --help -o -f --foreground' ;;
     umount) flags='-h --help --lazy' ;;
     upgrade) flags='-h --help' ;;
@@ -41,8 +41,13 @@ _cake() {
     compare) flags='-h --help --tensors' ;;
     locate) flags='-h --help --extents' ;;
     verify) flags='-h --help --repair --fail-on-missing-files --fail-on-extra-files' ;;
+    fsck) flags='-h --help --repair --rebuild' ;;
     import) flags='-h --help --name' ;;
     export) flags='-h --help --layout' ;;
+    rm) flags='-h --help' ;;
+    prune) flags='-h --help --max-size --max-age --incomplete --detached' ;;
+    pin) flags='-h --help' ;;
+    unpin) flags='-h --help' ;;
     serve) flags='-h --help --listen' ;;
     config) flags='-h --help' ;;
     env) flags='-h --help' ;;

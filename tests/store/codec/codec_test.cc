@@ -68,21 +68,26 @@ TEST(Codec, HasStableNamesAndNumbers) {
 }
 
 TEST(Codec, RefusesWhatThisProgramCannotDecode) {
-  for (const auto id : {CodecId::float_planes, CodecId::delta, static_cast<CodecId>(200)}) {
+  for (const auto id : {CodecId::delta, static_cast<CodecId>(200)}) {
     const auto codec = find_codec(id);
     ASSERT_FALSE(codec);
     EXPECT_EQ(codec.error().code, Errc::unsupported);
   }
   EXPECT_EQ((*find_codec(CodecId::raw))->id(), CodecId::raw);
   EXPECT_EQ((*find_codec(CodecId::zstd))->id(), CodecId::zstd);
+  EXPECT_EQ((*find_codec(CodecId::float_planes))->id(), CodecId::float_planes);
 }
 
 TEST(Codec, ChoosesByOption) {
   EXPECT_EQ(choose_codec(CodecChoice::raw, Dtype::bf16).id(), CodecId::raw);
   EXPECT_EQ(choose_codec(CodecChoice::zstd, Dtype::bytes).id(), CodecId::zstd);
   EXPECT_EQ(choose_codec(CodecChoice::automatic, Dtype::bytes).id(), CodecId::zstd);
-  EXPECT_EQ(choose_codec(CodecChoice::automatic, Dtype::bf16).id(), CodecId::raw);
-  EXPECT_EQ(choose_codec(CodecChoice::zstd, Dtype::bf16).id(), CodecId::zstd);
+  for (const CodecChoice choice : {CodecChoice::automatic, CodecChoice::zstd, CodecChoice::rans}) {
+    for (const Dtype dtype : {Dtype::bf16, Dtype::f16, Dtype::f32, Dtype::f8_e4m3, Dtype::i8})
+      EXPECT_EQ(choose_codec(choice, dtype).id(), CodecId::float_planes);
+    EXPECT_EQ(choose_codec(choice, Dtype::i64).id(), CodecId::zstd);
+  }
+  EXPECT_EQ(choose_codec(CodecChoice::automatic, Dtype::f64).id(), CodecId::raw);
 }
 
 TEST(RawCodec, CopiesAndChecksTheLength) {

@@ -1,0 +1,72 @@
+// How many ranges to fetch at a time, and how large ones.  Pure: time is given.
+#pragma once
+
+#include <cstdint>
+
+#include "store/base/bytes.h"
+#include "store/base/clock.h"
+
+namespace cake {
+
+struct FlowOptions {
+  unsigned first_transfers = 16;
+  unsigned max_transfers = 48;
+  uint64_t max_outstanding_bytes = 128 * kMiB;  // transfers times range, at most
+};
+
+// Climbs while climbing pays: with more wanted than is under way, a quarter of a second is
+// measured, the number raised by a half, and the raise kept if it brought a twentieth more bytes a
+// second. Else it is taken back, and tried again some seconds later: links change.  A 429 halves
+// the number, a stall takes a quarter of it.
+//
+// Ranges are as large as it takes to spend a ninth of a transfer waiting for its first byte, and no
+// shorter than 20 ms.  Confined to its owner's lock.
+class Flow {
+ public:
+  explicit Flow(FlowOptions options);
+
+  enum class End {
+    whole,
+    limited,  // the server wants less (429)
+    stalled,  // nothing more came
+    other,    // cut, refused, given up: says nothing about how much the link bears
+  };
+  void started() { active_++; }
+  // More is wanted than transfers() allows.
+  void refused() { was_refused_ = true; }
+  void received(uint64_t bytes, SteadyTime now);
+  // `first_byte` after the start; `body` from there to the end, of `bytes`.
+  void ended(End end, SteadyTime now);
+  void measured(Millis first_byte, Millis body, uint64_t bytes);
+
+  unsigned active() const { return active_; }
+  unsigned transfers() const { return transfers_; }
+  uint64_t range_bytes() const;
+
+ private:
+  void end_window(SteadyTime now);
+  void shrink(unsigned to, Millis hold, SteadyTime now);
+
+  const FlowOptions options_;
+  unsigned active_ = 0;
+  unsigned transfers_;
+
+  // The window that is measured.
+  SteadyTime window_began_{};
+  uint64_t window_bytes_ = 0;
+  bool was_refused_ = false;
+  bool is_settling_ = false;  // after a change: connections are being made
+
+  // The raise that is on trial.
+  bool is_trial_ = false;
+  unsigned transfers_before_ = 0;
+  double rate_before_ = 0;
+  SteadyTime hold_until_{};
+  SteadyTime shrunk_at_{};
+
+  // Smoothed; 0 until measured.
+  double first_byte_ms_ = 0;
+  double bytes_per_ms_ = 0;  // of one transfer
+};
+
+}  // namespace cake

@@ -1,0 +1,329 @@
+#include "store/check.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "store/index_upkeep.h"
+#include "store/pack.h"
+#include "store/salvage.h"
+
+namespace cake {
+
+namespace {
+
+using Kind = CheckProblem::Kind;
+
+// Where a row says its chunk is; small, for there may be millions.
+struct Place {
+  uint32_t pack = 0;
+  uint32_t encoded_bytes = 0;
+  uint64_t offset = 0;
+  auto operator<=>(const Place&) const = default;
+};
+
+class Check {
+ public:
+  Check(Store& store, const CheckOptions& options) : store_(store), options_(options) {}
+
+  Result<CheckReport> run() {
+    // What this process has in hand would look like a pack's unindexed tail.
+    CAKE_TRY(store_.chunks().flush());
+    for (const std::string& line : CAKE_TRY(store_.upkeep().integrity_problems()))
+      note(Kind::index_damaged, line, false);
+    CAKE_TRY(check_packs());
+    CAKE_TRY(check_chunks());
+    CAKE_TRY(check_recipes());
+    CAKE_TRY(check_names());
+    return report_;
+  }
+
+ private:
+  struct OpenPack {
+    File file;
+    PackHeader header;
+    uint64_t bytes = 0;
+  };
+
+  void note(Kind kind, std::string what, bool is_repaired) {
+    report_.problem_count++;
+    if (is_repaired) report_.repaired_count++;
+    if (report_.problems.size() < CheckReport::kMaxListed)
+      report_.problems.push_back({kind, std::move(what), is_repaired});
+  }
+
+  Status go_on() const {
+    if (options_.cancel && options_.cancel->is_cancelled())
+      return Error{Errc::cancelled, "the check was interrupted"};
+    return {};
+  }
+
+  std::string packs_directory() const { return store_.directory() + "/packs"; }
+
+  // --- packs ---
+
+  Status check_packs() {
+    std::set<std::string> known;
+    whole_packs_ = CAKE_TRY(store_.upkeep().whole_packs());
+    for (const Index::PackRow& row : CAKE_TRY(store_.index().list_packs())) {
+      known.insert(row.name);
+      report_.packs++;
+      // Has no header; its chunks are looked at one by one.
+      if (is_whole(row.id)) continue;
+      const Result<OpenPack> pack = open_pack(row);
+      if (pack) continue;
+      const Errc code = pack.error().code;
+      if (code != Errc::not_found && code != Errc::corrupt) return pack.error();
+      note(code == Errc::corrupt ? Kind::pack_damaged : Kind::pack_missing, pack.error().message,
+           options_.repairs);
+      // The rows of its chunks are found and dropped with the others.
+      const Result<OpenPack> start = open_short(row);
+      if (start)
+        short_packs_.emplace(row.id, start->bytes);
+      else
+        lost_packs_.push_back(row);
+    }
+    bool has_unknown = false;
+    for (const std::string& name : CAKE_TRY(list_directory(packs_directory()))) {
+      if (!name.ends_with(".pack") || known.contains(name)) continue;
+      // One in the making, whose writer has not added its row yet.
+      const auto file = File::open(packs_directory() + "/" + name, File::Mode::read_write);
+      if (!file || !CAKE_TRY(file->try_lock({}, true))) continue;
+      has_unknown = true;
+      note(Kind::pack_unknown, packs_directory() + "/" + name, options_.repairs);
+    }
+    if (has_unknown && options_.repairs)
+      CAKE_TRY(salvage_directory(packs_directory(), store_.index(), store_.buffers()));
+    return {};
+  }
+
+  Result<OpenPack> open_pack(const Index::PackRow& row) const {
+    OpenPack pack;
+    pack.file = CAKE_TRY(File::open(packs_directory() + "/" + row.name, File::Mode::read));
+    pack.bytes = CAKE_TRY(pack.file.size());
+    std::array<std::byte, kPackHeaderBytes> bytes{};
+    CAKE_TRY(pack.file.read_exactly_at(0, bytes));
+    auto header = decode_pack_header(bytes);
+    if (!header) return Error{Errc::corrupt, header.error().with(pack.file.path()).message};
+    pack.header = *header;
+    if (row.committed_bytes > pack.bytes)
+      return Error{Errc::corrupt, cat(pack.file.path(), " ends at ", pack.bytes,
+                                      ", but is indexed up to ", row.committed_bytes)};
+    return pack;
+  }
+
+  // --- chunks ---
+
+  Status check_chunks() {
+    std::vector<Place> places;
+    uint64_t total_bytes = 0;
+    std::map<Place, std::string> bad;
+    CAKE_TRY(store_.upkeep().each_chunk([&](const ChunkRow& row) -> Status {
+      if (is_whole(row.location.pack)) {
+        const std::optional<std::string> problem = look_at_whole(row);
+        if (problem)
+          bad.emplace(Place{row.location.pack, row.location.encoded_bytes, row.location.offset},
+                      *problem);
+        whole_chunks_++;
+        total_bytes += row.location.encoded_bytes;
+        return go_on();
+      }
+      places.push_back({row.location.pack, row.location.encoded_bytes, row.location.offset});
+      total_bytes += row.location.encoded_bytes;
+      return go_on();
+    }));
+    report_.chunks = places.size() + whole_chunks_;
+    report_.bytes = total_bytes;
+    // As they lie on the disk.
+    std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) {
+      return std::pair(a.pack, a.offset) < std::pair(b.pack, b.offset);
+    });
+    uint64_t done_bytes = 0;
+    for (const Place& place : places) {
+      CAKE_TRY(go_on());
+      const std::optional<std::string> problem = CAKE_TRY(look_at(place));
+      if (problem) bad.emplace(place, *problem);
+      done_bytes += place.encoded_bytes;
+      if (options_.progress) options_.progress(done_bytes, total_bytes);
+    }
+    if (!bad.empty()) CAKE_TRY(report_chunks(bad));
+    return options_.repairs ? repair_packs() : Status();
+  }
+
+  // Once no row leads into what is not there.
+  Status repair_packs() {
+    for (const auto& [id, bytes] : short_packs_) CAKE_TRY(store_.upkeep().shorten_pack(id, bytes));
+    for (const Index::PackRow& row : lost_packs_) {
+      CAKE_TRY(store_.upkeep().drop_pack(row.id));
+      // Without a header nobody can tell what is in it.
+      CAKE_TRY(remove_file(packs_directory() + "/" + row.name));
+    }
+    return {};
+  }
+
+  // What is wrong, if anything is.
+  Result<std::optional<std::string>> look_at(const Place& place) {
+    if (!pack_ || pack_id_ != place.pack) {
+      const auto row = CAKE_TRY(store_.index().find_pack(place.pack));
+      if (!row) return std::optional<std::string>("its pack has no row");
+      auto opened = open_pack(*row);
+      // A pack that is too short still has its first chunks.
+      if (!opened && opened.error().code == Errc::corrupt) opened = open_short(*row);
+      if (!opened) return std::optional<std::string>(opened.error().message);
+      pack_ = std::make_unique<OpenPack>(std::move(*opened));
+      pack_id_ = place.pack;
+    }
+    std::array<std::byte, kEntryHeaderBytes> bytes{};
+    if (place.offset < kPackHeaderBytes + kEntryHeaderBytes)
+      return std::optional<std::string>("lies in a pack's header");
+    const uint64_t at = place.offset - kEntryHeaderBytes;
+    const size_t got = CAKE_TRY(pack_->file.read_at(at, bytes));
+    const auto header = decode_entry_header(ByteSpan(bytes).first(got), pack_->header, at);
+    if (!header || header->kind != EntryKind::chunk)
+      return std::optional<std::string>("no entry is there");
+    const auto rows = CAKE_TRY(store_.index().find_chunks(std::span(&header->digest, 1)));
+    const Location there{place.pack,          place.offset,  header->payload_bytes,
+                         header->plain_bytes, header->codec, header->checksum};
+    if (!rows[0] || *rows[0] != there)
+      return std::optional<std::string>("the entry is not what the row says");
+    if (place.offset + place.encoded_bytes > pack_->bytes)
+      return std::optional<std::string>("reaches beyond its pack");
+    if (!options_.reads_chunks) return std::optional<std::string>();
+    const auto plain = read_chunk(there, store_.buffers(), [&](MutableByteSpan out) {
+      return pack_->file.read_exactly_at(place.offset, out);
+    });
+    if (!plain) return std::optional<std::string>(plain.error().message);
+    if (blake3((*plain)->bytes()) != header->digest)
+      return std::optional<std::string>("digest differs");
+    return std::optional<std::string>();
+  }
+
+  bool is_whole(uint32_t pack) const {
+    return std::binary_search(whole_packs_.begin(), whole_packs_.end(), pack);
+  }
+
+  // A chunk of a file kept whole has no entry before it: only its bytes tell.
+  std::optional<std::string> look_at_whole(const ChunkRow& row) const {
+    if (!options_.reads_chunks) return std::nullopt;
+    const Result<ChunkPtr> plain = store_.chunks().read(row.location);
+    if (!plain) return plain.error().message;
+    if (blake3((*plain)->bytes()) != row.digest) return "digest differs";
+    return std::nullopt;
+  }
+
+  Result<OpenPack> open_short(Index::PackRow row) const {
+    row.committed_bytes = 0;
+    return open_pack(row);
+  }
+
+  // Of the rows that still say so: others were evicted or moved meanwhile.
+  Status report_chunks(const std::map<Place, std::string>& bad) {
+    std::vector<ChunkRow> rows;
+    CAKE_TRY(store_.upkeep().each_chunk([&](const ChunkRow& row) -> Status {
+      const auto found =
+          bad.find({row.location.pack, row.location.encoded_bytes, row.location.offset});
+      if (found == bad.end()) return {};
+      note(Kind::chunk_damaged,
+           cat("chunk ", row.digest.hex(), " at ", row.location.offset, " of pack ",
+               row.location.pack, ": ", found->second),
+           options_.repairs);
+      rows.push_back(row);
+      return {};
+    }));
+    if (!options_.repairs) return {};
+    return store_.upkeep().drop_chunks(rows, false);
+  }
+
+  // --- recipes and names ---
+
+  Status check_recipes() {
+    for (const RowId content : CAKE_TRY(store_.upkeep().all_contents())) {
+      CAKE_TRY(go_on());
+      report_.contents++;
+      const Status sums = CAKE_TRY(store_.upkeep().check_segments(content, options_.repairs));
+      if (!sums) note(Kind::recipe_damaged, sums.error().message, options_.repairs);
+    }
+    return {};
+  }
+
+  Status check_names() {
+    const std::vector<RowId> contents = CAKE_TRY(store_.upkeep().all_contents());
+    Index& index = store_.index();
+    for (const std::string& source : CAKE_TRY(index.list_sources()))
+      for (const RepoRow& repo : CAKE_TRY(index.list_repos(source)))
+        for (const SnapshotRow& row : CAKE_TRY(index.list_snapshots(repo.id))) {
+          CAKE_TRY(go_on());
+          report_.snapshots++;
+          CAKE_TRY(check_snapshot(repo, row.commit, contents));
+        }
+    return {};
+  }
+
+  Status check_snapshot(const RepoRow& repo, const std::string& commit,
+                        const std::vector<RowId>& contents) {
+    const auto snapshot = store_.index().find_snapshot(repo.id, commit);
+    std::string problem;
+    if (!snapshot && snapshot.error().code != Errc::corrupt) return snapshot.error();
+    if (!snapshot) problem = snapshot.error().message;
+    if (snapshot && *snapshot == nullptr) return {};  // removed meanwhile
+    if (snapshot)
+      for (uint32_t i = 0; i < (*snapshot)->entries().size() && problem.empty(); i++)
+        if (!std::binary_search(contents.begin(), contents.end(), (*snapshot)->content_id(i)))
+          problem = cat((*snapshot)->entries()[i].path, " has no content row");
+    if (problem.empty()) return {};
+    // Looked up again when it is next used.
+    if (options_.repairs) CAKE_TRY(store_.upkeep().drop_snapshots(repo.id, commit));
+    note(Kind::name_damaged, cat(repo.name.id, "@", commit, ": ", problem), options_.repairs);
+    return {};
+  }
+
+  Store& store_;
+  const CheckOptions& options_;
+  CheckReport report_;
+  std::vector<uint32_t> whole_packs_;  // sorted
+  uint64_t whole_chunks_ = 0;
+  std::map<uint32_t, uint64_t> short_packs_;  // and how long they are
+  std::vector<Index::PackRow> lost_packs_;    // gone, or without a header
+  std::unique_ptr<OpenPack> pack_;            // the one looked at last
+  uint32_t pack_id_ = 0;
+};
+
+}  // namespace
+
+std::string_view check_kind_name(Kind kind) {
+  switch (kind) {
+    case Kind::index_damaged:
+      return "index_damaged";
+    case Kind::pack_missing:
+      return "pack_missing";
+    case Kind::pack_damaged:
+      return "pack_damaged";
+    case Kind::pack_unknown:
+      return "pack_unknown";
+    case Kind::chunk_damaged:
+      return "chunk_damaged";
+    case Kind::recipe_damaged:
+      return "recipe_damaged";
+    case Kind::name_damaged:
+      return "name_damaged";
+  }
+  return "unknown";
+}
+
+Result<CheckReport> check_store(Store& store, const CheckOptions& options) {
+  return Check(store, options).run();
+}
+
+Status set_index_aside(const std::string& directory) {
+  if (CAKE_TRY(Lease::live_processes(directory)) > 0)
+    return Error{Errc::invalid, cat("store ", directory,
+                                    " is in use; unmount it and end the commands that use it")};
+  for (const std::string_view suffix : {"", "-wal", "-shm"}) {
+    const std::string path = cat(directory, "/index.db", suffix);
+    if (path_exists(path)) CAKE_TRY(rename_file(path, cat(directory, "/index.db.broken", suffix)));
+  }
+  return sync_directory(directory);
+}
+
+}  // namespace cake

@@ -1,0 +1,42 @@
+// One plane of a frame: how its bytes are stored, chosen by a sample.
+#pragma once
+
+#include <optional>
+#include <span>
+
+#include "store/base/bytes.h"
+#include "store/base/result.h"
+#include "store/codec/kernels.h"
+#include "store/codec/rans_plane.h"
+
+namespace cake {
+
+// On disk: values are fixed and listed in man/cakefs-store.5.
+enum class PlaneCoding : uint8_t { raw = 0, constant = 1, zstd = 2, rans = 3 };
+
+// What a writer uses where entropy coding pays.
+enum class EntropyCoder : uint8_t { zstd, rans };
+
+// Bits a byte that the bytes of a sample need at best, estimated; `counts` of each value.
+double entropy_bits(std::span<const uint32_t, 256> counts);
+// The same, with the coder's own losses.
+double rans_bits(std::span<const uint32_t, 256> counts);
+
+// Appends a plane's encoding at `out`.  nullopt when that has no room.
+struct EncodedPlane {
+  PlaneCoding coding = PlaneCoding::raw;
+  size_t bytes = 0;
+};
+// As whatever is smallest by estimate.
+Result<std::optional<EncodedPlane>> encode_plane(std::span<const uint8_t> plane, EntropyCoder coder,
+                                                 const CodecKernels& kernels, RansWriter& rans,
+                                                 std::span<uint8_t> out);
+// With zstd, matches included.
+Result<std::optional<EncodedPlane>> encode_matching_plane(std::span<const uint8_t> plane,
+                                                          std::span<uint8_t> out);
+
+// Decodes a whole plane; `encoded` is hostile.
+Status decode_plane(PlaneCoding coding, std::span<const uint8_t> encoded,
+                    const CodecKernels& kernels, std::span<uint8_t> plane);
+
+}  // namespace cake

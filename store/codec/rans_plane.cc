@@ -1,0 +1,317 @@
+#include "store/codec/rans_plane.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace cake {
+
+namespace {
+
+// states (low bytes, high bytes), length of the tables
+constexpr size_t kHeadBytes = 2 * kRansLanes + 4;
+constexpr size_t kMaxPlane = kMiB;
+constexpr size_t kMaxSegments = kMaxPlane / kRansSegment;
+// Of a table without its escapes' indices.
+constexpr size_t kMaxTableBytes = 1 + 2 * kRansEntries + kRansEntries + 4 + 256;
+Error corrupt(std::string_view reason) {
+  return Error{Errc::corrupt, cat("rans: ", reason)};
+}
+
+// Values are counted on every 4th line of 64 bytes of a segment: the encoder needs shares, and
+// what the sample missed becomes an escape.
+void count_sample(const uint8_t* in, size_t count, uint32_t* counts) {
+  constexpr size_t kLine = 64;
+  const size_t stride = count >= kRansSegment ? 4 * kLine : kLine;
+  uint32_t partial[4][256] = {};
+  for (size_t at = 0; at < count; at += stride) {
+    const size_t size = std::min(kLine, count - at);
+    size_t i = at;
+    for (; i + 4 <= at + size; i += 4) {
+      partial[0][in[i]]++;
+      partial[1][in[i + 1]]++;
+      partial[2][in[i + 2]]++;
+      partial[3][in[i + 3]]++;
+    }
+    for (; i < at + size; i++) partial[0][in[i]]++;
+  }
+  for (size_t v = 0; v < 256; v++)
+    counts[v] = partial[0][v] + partial[1][v] + partial[2][v] + partial[3][v];
+}
+
+// The values that get slots, ascending, with their shares of the sample.
+struct Alphabet {
+  unsigned size = 0;
+  std::array<uint8_t, kRansEntries> values;
+  std::array<double, kRansEntries> shares;
+};
+
+Alphabet choose_alphabet(const uint32_t* counts) {
+  uint64_t total = 0;
+  std::array<uint8_t, 256> order;
+  unsigned seen = 0;
+  for (unsigned v = 0; v < 256; v++) {
+    total += counts[v];
+    if (counts[v] != 0) order[seen++] = static_cast<uint8_t>(v);
+  }
+  constexpr unsigned kMost = kRansEntries - 1;
+  if (seen > kMost) {
+    std::nth_element(order.begin(), order.begin() + kMost, order.begin() + seen,
+                     [&](uint8_t a, uint8_t b) { return counts[a] > counts[b]; });
+    std::sort(order.begin(), order.begin() + kMost);
+    seen = kMost;
+  }
+  Alphabet alphabet;
+  for (unsigned i = 0; i < seen; i++) {
+    const double share = static_cast<double>(counts[order[i]]) / static_cast<double>(total);
+    if (share < kRansWorthASlot && alphabet.size > 0) continue;
+    alphabet.values[alphabet.size] = order[i];
+    alphabet.shares[alphabet.size++] = share;
+  }
+  return alphabet;
+}
+
+// Indices of `width` bits each, the lowest bits of a byte first.
+uint8_t* pack_indices(std::span<const uint8_t> escaped, const uint8_t* index_of, unsigned width,
+                      uint8_t* out) {
+  uint32_t bits = 0;
+  unsigned held = 0;
+  for (const uint8_t value : escaped) {
+    bits |= uint32_t{index_of[value]} << held;
+    for (held += width; held >= 8; held -= 8, bits >>= 8) *out++ = static_cast<uint8_t>(bits);
+  }
+  if (held > 0) *out++ = static_cast<uint8_t>(bits);
+  return out;
+}
+
+unsigned index_width(unsigned rare_count) {
+  return static_cast<unsigned>(std::bit_width(rare_count - 1));
+}
+size_t indices_bytes(size_t escapes, unsigned rare_count) {
+  return (escapes * index_width(rare_count) + 7) / 8;
+}
+
+}  // namespace
+
+// --- Writer ---
+
+struct RansWriter::Memory {
+  std::array<RansEncodeTable, kMaxSegments> tables;
+  std::array<uint8_t, kMaxPlane> entries;
+  std::array<uint8_t, kRansSegment + 32> escaped;
+  // The tables as they are stored; escapes take at most a byte each.
+  std::array<uint8_t, kMaxPlane + kMaxSegments * kMaxTableBytes> headers;
+  // Filled from its end; encoders may change a few bytes below.
+  std::array<uint8_t, 64 + kMaxPlane> stream;
+
+  uint8_t* write_table(std::span<const uint8_t> segment, size_t number, const CodecKernels& kernels,
+                       uint8_t* at);
+};
+
+// Chooses the table of a segment, maps its bytes to entries, and appends its header at `at`.
+uint8_t* RansWriter::Memory::write_table(std::span<const uint8_t> segment, size_t number,
+                                         const CodecKernels& kernels, uint8_t* at) {
+  std::array<uint32_t, 256> counts;
+  count_sample(segment.data(), segment.size(), counts.data());
+  Alphabet alphabet = choose_alphabet(counts.data());
+  std::array<uint8_t, 256> map;
+  map.fill(static_cast<uint8_t>(alphabet.size));
+  for (unsigned i = 0; i < alphabet.size; i++) map[alphabet.values[i]] = static_cast<uint8_t>(i);
+  const size_t escapes =
+      kernels.map_entries(segment.data(), segment.size(), map.data(), alphabet.size,
+                          entries.data() + number * kRansSegment, escaped.data());
+
+  // Now that their number is exact, the escapes' share is.
+  RansTable table;
+  table.entries = alphabet.size;
+  if (escapes > 0 || alphabet.size < 2) {
+    const double share = static_cast<double>(escapes) / static_cast<double>(segment.size());
+    double sum = 0;
+    for (unsigned i = 0; i < alphabet.size; i++) sum += alphabet.shares[i];
+    for (unsigned i = 0; i < alphabet.size; i++) alphabet.shares[i] *= (1 - share) / sum;
+    alphabet.shares[table.entries++] = share;
+  }
+  normalise_shares(alphabet.shares.data(), table.entries, table.freq.data());
+  CAKE_CHECK(table.assign_slots());
+  tables[number] = RansEncodeTable(table);
+
+  uint8_t* const runs = at++;
+  *runs = 0;
+  for (unsigned i = 0; i < alphabet.size;) {
+    unsigned length = 1;
+    while (i + length < alphabet.size && alphabet.values[i + length] == alphabet.values[i] + length)
+      length++;
+    *at++ = alphabet.values[i];
+    *at++ = static_cast<uint8_t>(length - 1);
+    ++*runs;
+    i += length;
+  }
+  at = std::copy_n(table.freq.begin(), alphabet.size, at);
+  *at++ = table.entries > alphabet.size ? table.freq[alphabet.size] : 0;
+  if (table.entries == alphabet.size) return at;
+
+  store_le(reinterpret_cast<std::byte*>(at), static_cast<uint16_t>(escapes));
+  at += 2;
+  std::array<bool, 256> is_rare{};
+  for (size_t i = 0; i < escapes; i++) is_rare[escaped[i]] = true;
+  uint8_t* const rare_last = at++;
+  std::array<uint8_t, 256> index_of{};
+  unsigned rare_count = 0;
+  for (unsigned v = 0; v < 256; v++) {
+    if (!is_rare[v]) continue;
+    index_of[v] = static_cast<uint8_t>(rare_count++);
+    *at++ = static_cast<uint8_t>(v);
+  }
+  if (rare_count == 0) {  // one value only: the escape is there to make two entries
+    rare_count = 1;
+    *at++ = 0;
+  }
+  *rare_last = static_cast<uint8_t>(rare_count - 1);
+  return pack_indices({escaped.data(), escapes}, index_of.data(), index_width(rare_count), at);
+}
+
+RansWriter::RansWriter() : memory_(std::make_unique_for_overwrite<Memory>()) {}
+RansWriter::~RansWriter() = default;
+
+std::optional<size_t> RansWriter::encode(std::span<const uint8_t> plane, std::span<uint8_t> out,
+                                         const CodecKernels& kernels) {
+  CAKE_CHECK(plane.size() <= kMaxPlane);
+  Memory& memory = *memory_;
+  const size_t segments = (plane.size() + kRansSegment - 1) / kRansSegment;
+  const auto segment = [&](size_t i) {
+    const size_t begin = i * kRansSegment;
+    return plane.subspan(begin, std::min(kRansSegment, plane.size() - begin));
+  };
+  uint8_t* at = memory.headers.data();
+  for (size_t i = 0; i < segments; i++) at = memory.write_table(segment(i), i, kernels, at);
+  const auto tables_bytes = static_cast<size_t>(at - memory.headers.data());
+  if (kHeadBytes + tables_bytes > out.size()) return std::nullopt;
+
+  RansStates states = RansStates::initial();
+  uint8_t* const stream_end = memory.stream.data() + memory.stream.size();
+  uint8_t* stream = stream_end;
+  for (size_t i = segments; i-- > 0;)
+    stream = kernels.rans_encode(states, memory.tables[i], memory.entries.data() + i * kRansSegment,
+                                 segment(i).size(), stream);
+  const auto stream_bytes = static_cast<size_t>(stream_end - stream);
+  const size_t total = kHeadBytes + tables_bytes + stream_bytes;
+  if (total > out.size()) return std::nullopt;
+  uint8_t* to = std::copy(states.low.begin(), states.low.end(), out.data());
+  to = std::copy(states.high.begin(), states.high.end(), to);
+  store_le(reinterpret_cast<std::byte*>(to), static_cast<uint32_t>(tables_bytes));
+  to = std::copy_n(memory.headers.data(), tables_bytes, to + 4);
+  std::copy_n(stream, stream_bytes, to);
+  return total;
+}
+
+// --- Reader ---
+
+Result<RansReader> RansReader::open(std::span<const uint8_t> encoded, size_t plane_bytes,
+                                    const CodecKernels& kernels) {
+  if (plane_bytes > kMaxPlane) return corrupt("plane too long");
+  if (encoded.size() < kHeadBytes) return corrupt("truncated");
+  const uint32_t tables_bytes =
+      load_le32(reinterpret_cast<const std::byte*>(encoded.data()) + 2 * kRansLanes);
+  if (tables_bytes > encoded.size() - kHeadBytes) return corrupt("tables beyond the end");
+  RansReader reader(kernels, encoded.subspan(kHeadBytes, tables_bytes),
+                    encoded.subspan(kHeadBytes + tables_bytes));
+  std::copy_n(encoded.begin(), kRansLanes, reader.states_.low.begin());
+  std::copy_n(encoded.begin() + kRansLanes, kRansLanes, reader.states_.high.begin());
+  if (std::count(reader.states_.high.begin(), reader.states_.high.end(), 0) != 0)
+    return corrupt("state below its bound");
+  return reader;
+}
+
+Status RansReader::read_table(size_t symbols, RansTable& table, Escapes& escapes) {
+  const auto take = [&](size_t bytes) -> const uint8_t* {
+    if (bytes > tables_.size()) return nullptr;
+    const uint8_t* const at = tables_.data();
+    tables_ = tables_.subspan(bytes);
+    return at;
+  };
+  const uint8_t* at = take(1);
+  if (at == nullptr) return corrupt("truncated table");
+  for (unsigned runs = *at; runs > 0; runs--) {
+    at = take(2);
+    if (at == nullptr) return corrupt("truncated table");
+    const unsigned first = at[0], length = at[1] + 1U;
+    if (table.entries + length > kRansEntries || first + length > 256)
+      return corrupt("too many entries");
+    for (unsigned i = 0; i < length; i++)
+      table.value[table.entries++] = static_cast<uint8_t>(first + i);
+  }
+  at = take(table.entries + 1);
+  if (at == nullptr) return corrupt("truncated table");
+  std::copy_n(at, table.entries, table.freq.begin());
+  if (const uint8_t escape_freq = at[table.entries]) {
+    if (table.entries == kRansEntries) return corrupt("too many entries");
+    table.escape = table.entries++;
+    table.freq[table.escape] = escape_freq;
+    at = take(3);
+    if (at == nullptr) return corrupt("truncated table");
+    escapes.count = load_le16(reinterpret_cast<const std::byte*>(at));
+    escapes.rare_count = at[2] + 1U;
+    if (escapes.count > symbols) return corrupt("more escapes than bytes");
+    at = take(escapes.rare_count);
+    if (at == nullptr) return corrupt("truncated table");
+    escapes.rare = {at, escapes.rare_count};
+    const size_t bytes = indices_bytes(escapes.count, escapes.rare_count);
+    at = take(bytes);
+    if (at == nullptr) return corrupt("truncated escapes");
+    escapes.indices = {at, bytes};
+  }
+  if (!table.assign_slots()) return corrupt("frequencies do not add up");
+  return {};
+}
+
+namespace {
+
+// Puts the escaped values where `where` says; false when there are more than given.
+bool patch(std::span<uint8_t> out, std::span<const uint32_t> where, size_t count,
+           std::span<const uint8_t> rare, std::span<const uint8_t> indices) {
+  const unsigned width = index_width(static_cast<unsigned>(rare.size()));
+  uint32_t bits = 0;
+  unsigned held = 0;
+  size_t next = 0, done = 0;
+  for (size_t word = 0; word < where.size(); word++) {
+    for (uint32_t left = where[word]; left != 0; left &= left - 1) {
+      if (done++ == count) return false;
+      if (held < width) {
+        bits |= uint32_t{indices[next++]} << held;
+        held += 8;
+      }
+      const uint32_t index = bits & ((1U << width) - 1);
+      bits >>= width;
+      held -= width;
+      if (index >= rare.size()) return false;
+      out[32 * word + static_cast<unsigned>(std::countr_zero(left))] = rare[index];
+    }
+  }
+  return done == count;
+}
+
+}  // namespace
+
+Status RansReader::next(std::span<uint8_t> out) {
+  RansTable table;
+  Escapes escapes;
+  CAKE_TRY(read_table(out.size(), table, escapes));
+  std::array<uint32_t, kRansSegment / 32> where;
+  const uint8_t* const end = stream_.data() + stream_.size();
+  const uint8_t* const at = kernels_->rans_decode(states_, table, stream_.data(), end, out.data(),
+                                                  out.size(), where.data());
+  if (at == nullptr) return corrupt("truncated stream");
+  stream_ = {at, end};
+  if (table.escape != kNoEscape && !patch(out, std::span(where).first((out.size() + 31) / 32),
+                                          escapes.count, escapes.rare, escapes.indices))
+    return corrupt("escapes do not match");
+  return {};
+}
+
+Status RansReader::finish() const {
+  if (!tables_.empty() || !stream_.empty()) return corrupt("bytes left over");
+  if (states_ != RansStates::initial()) return corrupt("wrong last state");
+  return {};
+}
+
+}  // namespace cake

@@ -1,0 +1,232 @@
+#include "store/evict.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "store/base/log.h"
+#include "store/evict_policy.h"
+
+namespace cake {
+
+namespace {
+
+// A writer waits so long for another process that makes room; then its chunks are not stored.
+constexpr Millis kLockPatience{20'000};
+// Nothing to evict: looked at again after this.
+constexpr Millis kFullMemory{3'000};
+constexpr Millis kWritePeriod{5'000};
+// Parts of the limit: evicted at once, and room below which the upkeep thread begins.
+constexpr uint64_t kBatchShare = 40;
+constexpr uint64_t kAheadShare = 80;
+// Rows dropped and punched together: bounds memory, and how long their bytes lie about.
+constexpr size_t kRemoveRows = 20'000;
+
+int64_t nanoseconds(SteadyTime time) {
+  return std::chrono::nanoseconds(time.time_since_epoch()).count();
+}
+
+}  // namespace
+
+Evictor::Evictor(Space space, Index& index, IndexUpkeep& upkeep, AccessLog& log, Metrics& metrics)
+    : space_(std::move(space)),
+      index_(index),
+      upkeep_(upkeep),
+      log_(log),
+      chunks_evicted_(metrics.counter("store.chunks_evicted")),
+      bytes_evicted_(metrics.counter("store.bytes_evicted")),
+      reclaimer_(space_.directory(), index, upkeep) {
+  thread_.post(ThreadPool::Priority::background, [this] { run(); });
+}
+
+Evictor::~Evictor() {
+  {
+    MutexLock lock(mutex_);
+    stops_ = true;
+  }
+  wake_.notify_all();
+}
+
+Result<uint64_t> Evictor::reserve(const File& pack, uint64_t end, uint64_t bytes) {
+  if (!space_.is_limited()) return UINT64_MAX;
+  const auto full = [&] {
+    full_until_ = nanoseconds(steady_now() + kFullMemory);
+    return Error{Errc::no_space,
+                 cat("store ", space_.directory(),
+                     " is at its limit (cache_size, min_free), and what it holds is pinned, open, "
+                     "or needed; raise cache_size, or unpin or remove something")};
+  };
+  if (nanoseconds(steady_now()) < full_until_) return full();
+  const File lock = CAKE_TRY(space_.lock(Deadline::after(kLockPatience)));
+  int64_t room = CAKE_TRY(space_.room());
+  const auto wanted = static_cast<int64_t>(bytes);
+  if (room < wanted) {
+    CAKE_TRY(evict_locked(static_cast<uint64_t>(wanted - room), true));
+    room = CAKE_TRY(space_.room());
+  }
+  if (room < wanted) return full();
+  const uint64_t take = std::min(std::max(bytes, space_.step_bytes()), static_cast<uint64_t>(room));
+  // The disk may be full although the limits say no: then what was taken in part is given back.
+  if (const auto taken = pack.preallocate({end, take}); !taken) {
+    CAKE_TRY(release(pack, end));
+    return taken.error();
+  }
+  if (static_cast<uint64_t>(room) - take < space_.limits().cache_bytes / kAheadShare) {
+    MutexLock guard(mutex_);
+    is_room_short_ = true;
+    wake_.notify_all();
+  }
+  return end + take;
+}
+
+Result<bool> Evictor::reserve_free(const File& file, uint64_t bytes) {
+  if (!space_.is_limited()) return true;
+  const File lock = CAKE_TRY(space_.lock(Deadline::after(kLockPatience)));
+  if (CAKE_TRY(space_.room()) < static_cast<int64_t>(bytes)) return false;
+  CAKE_TRY(file.preallocate({0, bytes}));
+  return true;
+}
+
+void Evictor::set_whole_files(std::shared_ptr<WholeFiles> files) {
+  MutexLock lock(mutex_);
+  whole_files_ = std::move(files);
+}
+
+std::shared_ptr<WholeFiles> Evictor::whole_files() {
+  MutexLock lock(mutex_);
+  return whole_files_;
+}
+
+Result<std::vector<WholeFiles::Entry>> Evictor::evictable_files(const Reclaimer::Kept& kept) {
+  const std::shared_ptr<WholeFiles> files = whole_files();
+  if (files == nullptr) return std::vector<WholeFiles::Entry>();
+  std::vector<WholeFiles::Entry> entries = CAKE_TRY(files->list());
+  std::erase_if(entries, [&](const WholeFiles::Entry& entry) {
+    return std::binary_search(kept.contents.begin(), kept.contents.end(), entry.content);
+  });
+  return entries;
+}
+
+Result<Reclaimer::Gone> Evictor::evict(uint64_t bytes) {
+  const File lock = CAKE_TRY(space_.lock(Deadline::after(kLockPatience)));
+  return evict_locked(bytes, false);
+}
+
+// Probation's share by now: ghosts whose chunks came back have spoken, and go.
+Result<double> Evictor::learn_share() {
+  const double share = CAKE_TRY(upkeep_.probation_share(kFirstShare));
+  const std::vector<IndexUpkeep::Ghost> ghosts = CAKE_TRY(upkeep_.ghosts());
+  if (ghosts.empty()) return share;
+  GhostCounts counts;
+  for (const IndexUpkeep::Ghost& ghost : ghosts)
+    (ghost.is_proven ? counts.proven : counts.probation)++;
+  std::vector<uint64_t> back;
+  uint64_t chunks = 0;
+  CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
+    chunks++;
+    const IndexUpkeep::Ghost wanted{digest_key(row.digest)};
+    const auto found = std::lower_bound(ghosts.begin(), ghosts.end(), wanted);
+    if (found == ghosts.end() || found->key != wanted.key) return {};
+    back.push_back(found->key);
+    (found->is_proven ? counts.proven_back : counts.probation_back)++;
+    return {};
+  }));
+  if (back.empty()) return share;
+  CAKE_TRY(upkeep_.drop_ghosts(back));
+  const double now = adapted_share(share, counts, chunks);
+  CAKE_TRY(upkeep_.set_probation_share(now));
+  return now;
+}
+
+// `is_batch`: as much more as is worth a look at all rows.
+Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
+  CAKE_TRY(write_accesses());
+  Reclaimer::Gone sum;
+  const Reclaimer::Kept kept = CAKE_TRY(reclaimer_.kept());
+  EvictionPlan plan(unix_now(), CAKE_TRY(learn_share()));
+  const std::vector<uint32_t> whole_packs = CAKE_TRY(upkeep_.whole_packs());
+  const auto may_go = [&](const ChunkRow& row) {
+    return !kept.has(row.digest) &&
+           !std::binary_search(whole_packs.begin(), whole_packs.end(), row.location.pack);
+  };
+  // Read again, or they would not have become what they are.
+  constexpr unsigned kFileUses = 1;
+  std::vector<WholeFiles::Entry> files;
+  if (!whole_packs.empty()) files = CAKE_TRY(evictable_files(kept));
+  for (const WholeFiles::Entry& file : files) plan.count(kFileUses, file.last_access, file.bytes);
+  uint64_t rows = 0;
+  CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
+    rows++;
+    if (may_go(row)) plan.count(row.uses, row.last_access, Reclaimer::disk_bytes(row.location));
+    return {};
+  }));
+  if (plan.counted_bytes() == 0) return sum;
+  const uint64_t batch = std::min(space_.limits().cache_bytes, plan.counted_bytes()) / kBatchShare;
+  plan.decide(is_batch ? std::max(bytes, batch) : bytes);
+
+  std::vector<ChunkRow> victims;
+  const auto remove_some = [&]() -> Status {
+    const Reclaimer::Gone gone = CAKE_TRY(reclaimer_.remove(victims, kept, true));
+    sum.chunks += gone.chunks;
+    sum.bytes += gone.bytes;
+    victims.clear();
+    return {};
+  };
+  for (const WholeFiles::Entry& file : files)
+    if (plan.takes(kFileUses, file.last_access, file.bytes))
+      sum.bytes += CAKE_TRY(whole_files()->evict(file.content));
+  CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
+    if (!may_go(row)) return {};
+    if (!plan.takes(row.uses, row.last_access, Reclaimer::disk_bytes(row.location))) return {};
+    victims.push_back(row);
+    return victims.size() < kRemoveRows ? Status() : remove_some();
+  }));
+  CAKE_TRY(remove_some());
+  CAKE_TRY(upkeep_.trim_ghosts(rows));
+  chunks_evicted_.add(sum.chunks);
+  bytes_evicted_.add(sum.bytes);
+  log_debug(cat("evicted ", sum.chunks, " of ", rows, " chunks, ", format_size(sum.bytes)));
+  return sum;
+}
+
+Status Evictor::write_accesses() {
+  AccessLog::Notes notes = log_.take();
+  if (notes.is_empty()) return {};
+  const int64_t now = unix_now();
+  CAKE_TRY(upkeep_.touch_contents(notes.contents, now));
+  return upkeep_.touch_chunks(notes.chunks, now);
+}
+
+void Evictor::run() {
+  SteadyTime next_log{};
+  while (true) {
+    bool is_short = false, stops = false;
+    {
+      MutexLock lock(mutex_);
+      const SteadyTime until = steady_now() + kWritePeriod;
+      while (!stops_ && !is_room_short_)
+        if (!wake_.wait_until(mutex_, until)) break;
+      is_short = std::exchange(is_room_short_, false);
+      stops = stops_;
+    }
+    Status done = write_accesses();
+    if (done && is_short && !stops) done = make_room_ahead();
+    if (!done && steady_now() >= next_log) {
+      next_log = steady_now() + Millis(60'000);
+      log_warn(done.error().with("upkeep of " + space_.directory()).message);
+    }
+    if (stops) return;
+  }
+}
+
+Status Evictor::make_room_ahead() {
+  const File lock = CAKE_TRY(space_.lock(Deadline::after(kLockPatience)));
+  const int64_t room = CAKE_TRY(space_.room());
+  const auto wanted =
+      static_cast<int64_t>(std::min(space_.limits().cache_bytes, uint64_t{1} << 40) / kAheadShare);
+  // Another process was faster.
+  if (room >= wanted) return {};
+  CAKE_TRY(evict_locked(static_cast<uint64_t>(wanted - room), true));
+  return {};
+}
+
+}  // namespace cake

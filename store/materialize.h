@@ -1,0 +1,110 @@
+// Materialized files: complete contents kept as one plain file each, which the kernel can read
+// without asking us (FUSE passthrough).
+//
+// Such a file is a pack without headers, packs/NAME.raw, whose chunks lie at the file's own
+// offsets: its chunk rows point into it and their old copies are punched, so it costs no second
+// copy once it is there.  It is never punched and never written again, only unlinked: who has it
+// mapped keeps the bytes.  store/README.md describes what a crash leaves behind.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "store/base/file.h"
+#include "store/materialized_index.h"
+#include "store/pack.h"
+#include "store/store.h"
+
+namespace cake {
+
+struct MaterializeOptions {
+  // Left free on the disk, beside the file itself.
+  uint64_t min_free_bytes = 0;
+  // Asked every few MiB; what was begun is undone, or finished by the next recover().
+  std::function<bool()> should_stop;
+  // Called as the file is written.
+  std::function<void(uint64_t bytes)> on_progress;
+};
+
+// Thread-safe: all state is in the store.
+class Materializer {
+ public:
+  // Smaller contents gain nothing: one request reads them.
+  static constexpr uint64_t kLeastBytes = kMiB;
+
+  enum class Outcome {
+    done,
+    already,
+    incomplete,  // bytes are missing: pull the file first
+    too_small,
+    busy,     // another process is at it
+    stopped,  // by should_stop
+  };
+
+  // Finishes or undoes what killed processes left (recover()).  The store outlives this.
+  static Result<std::unique_ptr<Materializer>> open(Store& store);
+
+  // Errors: no_space; corrupt (the bytes are not what the hub's hash says: nothing is changed).
+  Result<Outcome> materialize(RowId content, const MaterializeOptions& options);
+
+  // The file of a materialized content, locked (shared) against its removal for as long as the open
+  // description lives: the kernel's too, once it is registered for passthrough.  nullopt: there is
+  // none.  Costs one system call when there is none.
+  Result<std::optional<File>> open_file(const ContentRow& content);
+  Result<bool> is_materialized(const ContentRow& content);
+
+  // False: there is none, or it is in use (open in passthrough).
+  // Chunks go back into ordinary packs, encoded.
+  Result<bool> unmaterialize(RowId content);
+  // Chunks are dropped: for when there is no room.  Answers the bytes that came free.
+  Result<uint64_t> evict(RowId content);
+
+  // Evicts those used longest ago until so much is free, leaving `keep` (sorted) and what is in
+  // use. Answers the bytes that came free.
+  Result<uint64_t> relieve(uint64_t wanted_bytes, std::span<const RowId> keep);
+
+  // All materialized contents.
+  struct Entry {
+    RowId content = 0;
+    uint64_t bytes = 0;
+  };
+  Result<std::vector<Entry>> list();
+
+  Status recover();
+
+ private:
+  Materializer(Store& store, std::unique_ptr<MaterializedIndex> index);
+
+  struct Plan;
+  struct Held;
+  Result<std::optional<Plan>> make_plan(RowId content) const;
+  Result<Outcome> write_copy(const Plan& plan, const File& out, const MaterializeOptions& options);
+  Status record(const Plan& plan);
+  Status move_in(const MaterializedRow& row, const Plan& plan);
+  void punch(const std::vector<Location>& left);
+  Result<std::optional<Held>> hold(const ContentRow& content);
+  Status move_out(const MaterializedRow& row, const Plan& plan);
+  Result<MovedChunk> append_chunk(PackWriter& writer, const Plan& plan, uint64_t ordinal,
+                                  const Digest& content, const Location& from, ByteSpan plain);
+  Status remove(const MaterializedRow& row);
+  Status recover_row(const MaterializedRow& row);
+  Status recover_file(const std::string& name);
+  Result<bool> adopt(const std::string& name, const File& file, Plan& plan);
+  std::string path_of(const std::string& name) const;
+
+  // Constant after construction.
+  Store& store_;
+  const std::string packs_;
+  const std::unique_ptr<MaterializedIndex> index_;
+};
+
+// For who opens a store: does what Materializer::open does, if the store has a materialized file,
+// and lets the store's eviction and removal know of such files.
+Status recover_materialized(Store& store);
+
+}  // namespace cake

@@ -1,0 +1,144 @@
+# ctest: serial timeout=120
+"""Names: an organisation's models from the hub, what a wrong name costs, branches that move."""
+
+import os
+
+from mountlib import *
+
+
+def made_hub():
+    hub = Hub()
+    for i in range(3):
+        hub.text(f"org/m{i}", "config.json", '{"m": %d}' % i)
+    hub.text("org/m0", "config.json", '{"m": "v1"}', revision="v1")
+    hub.text("org/m0", "config.json", '{"m": "slash"}', revision="feature/x")
+    hub.text("other/x", "config.json", "{}")
+    hub.text("datasets/org/d", "data.csv", "1\n")
+    hub.control(reset_counters=1)
+    return hub
+
+
+def requests(hub):
+    return hub.counters()["requests"]
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def commit_of(path):
+    return os.getxattr(path, "user.cake.commit").decode()
+
+
+def test_listing_comes_from_the_hub():
+    hub, folder = made_hub(), scratch()
+    mount = Mount(hub, folder)
+    check_equal(os.listdir(mount.directory), [], "the root knows nobody yet")
+    check_equal(sorted(os.listdir(mount.path("org"))), ["m0", "m1", "m2"], "ls /ORG")
+    check_equal(requests(hub), 1, "requests of a listing")
+    check_equal(sorted(os.listdir(mount.path("datasets/org"))), ["d"], "datasets")
+    check_equal(read(mount.path("org/m1/config.json")), b'{"m": 1}', "a model of it")
+    check_equal(os.listdir(mount.directory), ["org"], "the root knows what was read")
+    for name, wanted in (("m0@v1", b'{"m": "v1"}'), ("m0@feature%2Fx", b'{"m": "slash"}'),
+                         ("m0@" + commit_of(mount.path("org/m0@v1")), b'{"m": "v1"}')):
+        check_equal(read(mount.path("org", name, "config.json")), wanted, name)
+    hub.stop()
+    mount.remount(offline="yes")
+    check_equal(sorted(os.listdir(mount.path("org"))), ["m0", "m1", "m2"], "the same without a hub")
+    mount.umount()
+
+
+def test_wrong_names():
+    hub, folder = made_hub(), scratch()
+    mount = Mount(hub, folder)
+    os.listdir(mount.path("org"))
+    os.stat(mount.path("org/m0"))
+    hub.control(reset_counters=1)
+    for name in ("nobody", "org/absent", "org/m0@absent"):
+        before = requests(hub)
+        for i in range(5):
+            expect_errno(errno.ENOENT, name, os.stat, mount.path(name))
+            if i == 2:
+                drop_caches()  # the kernel's memory of it: ours must answer then
+        check(requests(hub) - before <= 1, f"{name}: {requests(hub) - before} requests")
+    # Many at once for the same name: one question.
+    before = requests(hub)
+
+    def ask(_):
+        expect_errno(errno.ENOENT, "a wrong name", os.stat, mount.path("org/absent2"))
+
+    in_threads(16, ask)
+    check(requests(hub) - before <= 1, f"16 at once: {requests(hub) - before} requests")
+    mount.umount()
+
+
+def test_probes_cost_nothing():
+    hub, folder = made_hub(), scratch()
+    mount = Mount(hub, folder)
+    os.stat(mount.path("org/m0"))
+    before = requests(hub)
+    probes = [".git", ".hg", ".svn", ".gitignore", ".Trash-1000", ".hidden", "HEAD", "autorun.inf",
+              "package.json", "node_modules", "lost+found", "libcuda.so.1", "tls", "a b", "x--y",
+              "-x", "x.", "config.json", "System Volume Information", "CVS", "*.json", "é"]
+    absent = [f"absent{i}.json" for i in range(20)] + [".git", "model.safetensors.index.json"]
+    for _ in range(2):
+        for name in probes:
+            for place in ("", "datasets", "spaces", "org", ".hf", ".hf/hub"):
+                expect_errno(errno.ENOENT, f"{place}/{name}", os.lstat, mount.path(place, name))
+        for name in absent:
+            expect_errno(errno.ENOENT, name, os.lstat, mount.path("org/m0", name))
+        drop_caches()
+    done = run("git", "-C", mount.path("org/m0"), "status")
+    check(done.returncode != 0, "git found a repository")
+    done = run("sh", "-c", 'cd "$1" && for i in *; do :; done; ls -la >/dev/null', "sh", mount.directory)
+    check_equal(done.returncode, 0, f"a shell in the root: {done.stderr}")
+    check_equal(requests(hub), before, "requests of probes")
+    mount.umount()
+
+
+def test_a_branch_that_moves():
+    hub, folder = made_hub(), scratch()
+    mount = Mount(hub, folder, refresh="1")
+    path = mount.path("org/m0")
+    old, held = commit_of(path), os.open(path, os.O_RDONLY)
+    file = os.open(os.path.join(path, "config.json"), os.O_RDONLY)
+    hub.text("org/m0", "config.json", '{"m": "moved"}')
+    hub.text("org/m0", "new.json", "new")
+    wait_until(lambda: os.path.exists(os.path.join(path, "new.json")), "the branch has moved", 60)
+    check(commit_of(path) != old, "the commit has changed")
+    check_equal(read(os.path.join(path, "config.json")), b'{"m": "moved"}', "the new bytes")
+    # Who was there before stays where he was.
+    check_equal(os.listdir(held), ["config.json"], "the directory that was open")
+    inner = os.open("config.json", os.O_RDONLY, dir_fd=held)
+    for fd in (file, inner):
+        check_equal(pread(fd, 99, 0), b'{"m": 0}', "bytes of the commit that was open")
+        os.close(fd)
+    os.close(held)
+    check_equal(read(mount.path("org", f"m0@{old}", "config.json")), b'{"m": 0}', "the old by commit")
+    shown = run(CAKE, "--store", mount.store, "--endpoint", hub.url, "ls", "--revisions", "--json")
+    check_equal(shown.returncode, 0, shown.stderr)
+    new = commit_of(path)
+    check(old in shown.stdout and new in shown.stdout, f"cake ls --revisions: {shown.stdout}")
+    mount.umount()
+
+
+def test_a_branch_that_stays():
+    """refresh=never: what was resolved once holds until a pull moves it."""
+    hub, folder = made_hub(), scratch()
+    mount = Mount(hub, folder)
+    path = mount.path("org/m0")
+    old = commit_of(path)
+    hub.text("org/m0", "config.json", '{"m": "moved"}')
+    mount.remount()
+    check_equal(commit_of(path), old, "the commit after a remount")
+    done = run(CAKE, "--store", mount.store, "--endpoint", hub.url, "--no-progress", "pull", "org/m0")
+    check_equal(done.returncode, 0, done.stderr)
+    mount.remount()
+    check_equal(read(os.path.join(path, "config.json")), b'{"m": "moved"}', "after a pull")
+    mount.umount()
+
+
+if __name__ == "__main__":
+    main([test_listing_comes_from_the_hub, test_wrong_names, test_probes_cost_nothing,
+          test_a_branch_that_moves, test_a_branch_that_stays], 110)
