@@ -4,6 +4,7 @@
 
 #include "store/base/mutex.h"
 #include "store/coverage.h"
+#include "store/pack_record.h"
 #include "store/verify.h"
 
 namespace cake {
@@ -127,7 +128,7 @@ class FileAdoption {
       for (uint64_t i = first; i < end; i++)
         extents.push_back({content_.id, i, digests[i], std::nullopt,
                            static_cast<uint32_t>(extents_.at(i).length)});
-      CAKE_TRY(store_.chunks().record_extents(name, extents));
+      CAKE_TRY(store_.chunks().record_segment(name, segment_items(extents)));
       CAKE_TRY(store_.index().publish(extents, 0, 0));
     }
     return store_.index().set_verification(content_.id, Verification::verified);

@@ -919,16 +919,6 @@ Status ChunkStore::record_removal(const std::string& source, const RepoName& rep
   return {};
 }
 
-Status ChunkStore::record_extents(const std::string& content_name,
-                                  std::span<const PublishedExtent> extents) {
-  std::vector<SegmentItem> items;
-  items.reserve(extents.size());
-  for (const PublishedExtent& extent : extents)
-    items.push_back({extent.ordinal, extent.plain_bytes, extent.digest});
-  if (!items.empty()) CAKE_TRY(record_segment(content_name, items));
-  return {};
-}
-
 std::string content_pack_name(const std::string& source, const ContentKey& key) {
   Buffer bytes(4);
   store_le(bytes.data(), static_cast<uint32_t>(source.size()));

@@ -81,8 +81,6 @@ class ChunkStore {
                     bool is_pinned);
   // `commit` empty: the whole repo.
   Status record_removal(const std::string& source, const RepoName& repo, const std::string& commit);
-  // Extents of a content whose chunks came by another way than put() for it.
-  Status record_extents(const std::string& content_name, std::span<const PublishedExtent> extents);
 
  private:
   struct Impl;

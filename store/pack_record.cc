@@ -178,6 +178,14 @@ Result<RecipeRecord> decode_recipe_record(ByteSpan bytes) {
   return record;
 }
 
+std::vector<SegmentItem> segment_items(std::span<const PublishedExtent> extents) {
+  std::vector<SegmentItem> items;
+  items.reserve(extents.size());
+  for (const PublishedExtent& extent : extents)
+    items.push_back({extent.ordinal, extent.plain_bytes, extent.digest});
+  return items;
+}
+
 Buffer encode_segment_record(const std::vector<SegmentItem>& items) {
   RecordWriter writer;
   for (const SegmentItem& item : items)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,8 @@ struct SegmentItem {
   uint32_t plain_bytes = 0;
   Digest digest;
 };
+// What a publication without bytes says.
+std::vector<SegmentItem> segment_items(std::span<const PublishedExtent> extents);
 Buffer encode_segment_record(const std::vector<SegmentItem>& items);
 Result<std::vector<SegmentItem>> decode_segment_record(ByteSpan bytes);
 

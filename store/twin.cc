@@ -1,6 +1,7 @@
 #include "store/twin.h"
 
 #include "store/coverage.h"
+#include "store/pack_record.h"
 
 namespace cake {
 
@@ -33,8 +34,9 @@ Result<uint64_t> adopt_twin(Store& store, const ContentRow& content) {
     uint64_t here_bytes = 0;
     std::vector<PublishedExtent> extents;
     const auto publish = [&]() -> Status {
-      CAKE_TRY(
-          store.chunks().record_extents(content_pack_name(content.source, content.key), extents));
+      if (extents.empty()) return {};
+      CAKE_TRY(store.chunks().record_segment(content_pack_name(content.source, content.key),
+                                             segment_items(extents)));
       CAKE_TRY(index.publish(extents, 0, 0));
       extents.clear();
       return {};

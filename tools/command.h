@@ -78,6 +78,7 @@ void add_du(CLI::App& app, Run& run);
 void add_rm(CLI::App& app, Run& run);   // rm, prune
 void add_pin(CLI::App& app, Run& run);  // pin, unpin
 void add_verify(CLI::App& app, Run& run);
+void add_fsck(CLI::App& app, Run& run);
 void add_inspect(CLI::App& app, Run& run);  // inspect, hash
 void add_locate(CLI::App& app, Run& run);
 void add_diff(CLI::App& app, Run& run);

@@ -11,12 +11,6 @@
 namespace cake {
 namespace {
 
-ProgressStyle progress_style(const Context& context) {
-  if (!context.shows_progress) return ProgressStyle::none;
-  if (context.format == Format::json) return ProgressStyle::events;
-  return isatty(STDERR_FILENO) != 0 ? ProgressStyle::bars : ProgressStyle::lines;
-}
-
 // Of the plain bytes that were put into the store, those that it had.
 std::optional<double> dedupe_percent(Metrics& metrics) {
   const auto same = static_cast<double>(metrics.counter("store.bytes_deduplicated").value());
@@ -62,6 +56,12 @@ Status check_stored(Store& store, const std::vector<RowId>& contents) {
 }
 
 }  // namespace
+
+ProgressStyle progress_style(const Context& context) {
+  if (!context.shows_progress) return ProgressStyle::none;
+  if (context.format == Format::json) return ProgressStyle::events;
+  return isatty(STDERR_FILENO) != 0 ? ProgressStyle::bars : ProgressStyle::lines;
+}
 
 Status run_transfer(Context& context, Session& session, Interrupts& interrupts,
                     std::vector<TransferFile> files, unsigned workers) {

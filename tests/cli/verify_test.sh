@@ -193,4 +193,20 @@ expect 0 pull org/tuned --json
 json 'it["fetched"] == 0 and it["saved_by_dedupe"] > 5000000'
 control counters=1 >"$work/out"
 json '"resolve" not in it["counters"]["requests_by_endpoint"]'
+
+# --- fsck: a flipped bit is found and repaired; an index that was lost is made again ---
+expect 0 fsck --json
+json 'it["problem_count"] == 0 and it["chunks"] > 5'
+store=$work/store
+flip
+expect 1 fsck --json
+json 'it["problem_count"] >= 1 and it["repaired_count"] == 0'
+expect 0 fsck --repair --json
+json 'it["repaired_count"] == it["problem_count"] >= 1'
+expect 0 fsck
+expect 0 pull org/base
+expect 1 fsck --rebuild
+expect 0 fsck --rebuild -y
+expect 0 --offline cat org/base/model.safetensors
+cmp -s "$work/out" "$work/repos/org/base/model.safetensors" || fail 'a rebuilt index gives the same bytes'
 exit $((failures > 0))

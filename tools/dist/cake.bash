@@ -45,6 +45,7 @@ _cake() {
     compare) flags='-h --help --tensors' ;;
     locate) flags='-h --help --extents' ;;
     verify) flags='-h --help --repair --fail-on-missing-files --fail-on-extra-files' ;;
+    fsck) flags='-h --help --repair --rebuild' ;;
     import) flags='-h --help --name' ;;
     export) flags='-h --help --layout' ;;
     serve) flags='-h --help --listen --tls-cert --tls-key --require-token --max-conns --max-conns-per-ip' ;;
