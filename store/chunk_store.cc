@@ -128,7 +128,7 @@ struct ChunkStore::Impl {
   // --- on pool threads ---
   void process(const JobPtr& job);
   void encode(const JobPtr& job);
-  void recode(const Unencoded& chunk);
+  Result<bool> recode(const Unencoded& chunk);
   void punch(const Location& location);
   // --- on the writer's thread ---
   struct Work {
@@ -293,23 +293,32 @@ void ChunkStore::Impl::encode(const JobPtr& job) {
   submit(std::move(item));
 }
 
-// On a pool thread.  A chunk that is gone, damaged or cannot be made smaller stays as it is.
-void ChunkStore::Impl::recode(const Unencoded& chunk) {
-  const auto found = index.find_chunks(std::span(&chunk.header.digest, 1));
-  if (!found || (*found)[0] != chunk.location) return;
-  const Result<ChunkPtr> plain = read(chunk.location);
-  if (!plain) return;
+// False when it stays as it is: gone or moved meanwhile, or not smaller this way.
+Result<bool> ChunkStore::Impl::recode(const Unencoded& chunk) {
+  const auto found = CAKE_TRY(index.find_chunks(std::span(&chunk.header.digest, 1)));
+  if (found[0] != chunk.location) return false;
+  // Chunks of a materialized file are raw, and stay where they are.
+  const std::optional<Index::PackRow> row = CAKE_TRY(index.find_pack(chunk.location.pack));
+  if (!row || !row->name.ends_with(".pack")) return false;
   const Codec& chosen = choose_codec(codec, chunk.header.dtype);
-  auto encoded = chosen.encode((*plain)->bytes(), chunk.header.dtype);
-  if (!encoded || !*encoded || (*encoded)->size() >= (*plain)->size()) return;
+  const bool wants_raw = chosen.id() == CodecId::raw;
+  if (wants_raw && chunk.location.codec == CodecId::raw) return false;
+  const ChunkPtr plain = CAKE_TRY(read(chunk.location));
   Item item;
   item.header = chunk.header;
-  item.header.codec = chosen.id();
-  item.header.payload_bytes = static_cast<uint32_t>((*encoded)->size());
-  item.encoded = std::move(**encoded);
   item.replaces = chunk.location;
+  if (wants_raw) {
+    item.encoded = to_buffer(plain->bytes());
+  } else {
+    std::optional<Buffer> encoded = CAKE_TRY(chosen.encode(plain->bytes(), chunk.header.dtype));
+    if (!encoded || encoded->size() >= chunk.location.encoded_bytes) return false;
+    item.encoded = std::move(*encoded);
+  }
+  item.header.codec = chosen.id();
+  item.header.payload_bytes = static_cast<uint32_t>(item.encoded.size());
   submit_new(std::move(item));
   recoded.add();
+  return true;
 }
 
 // The next chunk to recode, when nobody else wants the pool; counts as one of its tasks.
@@ -324,7 +333,8 @@ std::optional<Unencoded> ChunkStore::Impl::take_unencoded() {
 
 void ChunkStore::Impl::post_recode(Unencoded chunk) {
   pool.post(ThreadPool::Priority::background, [this, chunk = std::move(chunk)] {
-    recode(chunk);
+    const Result<bool> done = recode(chunk);
+    if (!done) log_warn(done.error().with("a chunk stays unencoded").message);
     end_pool_task();
   });
 }
@@ -846,6 +856,20 @@ void ChunkStore::put(PutRequest request) {
     impl->waiting_for_pool -= job->plain_bytes;
     impl->end_pool_task();
   });
+}
+
+Result<bool> ChunkStore::recode(const RecodeRequest& request) {
+  Unencoded chunk;
+  chunk.header.kind = EntryKind::chunk;
+  chunk.header.dtype = request.dtype;
+  chunk.header.plain_bytes = request.location.plain_bytes;
+  chunk.header.ordinal = request.ordinal;
+  chunk.header.checksum = request.location.checksum;
+  chunk.header.digest = request.digest;
+  if (!parse_hex(request.content_name, chunk.header.content.bytes))
+    return Error{Errc::invalid, "not a content's name: " + request.content_name};
+  chunk.location = request.location;
+  return impl_->recode(chunk);
 }
 
 uint64_t ChunkStore::queued_bytes() const {

@@ -31,6 +31,15 @@ struct PutRequest {
   std::function<void(const Digest& digest, Result<Location> location)> done;
 };
 
+// A chunk at rest, to be encoded anew.  Content and ordinal are what its new entry says.
+struct RecodeRequest {
+  Digest digest;
+  Location location;
+  Dtype dtype = Dtype::bytes;
+  std::string content_name;
+  uint64_t ordinal = 0;
+};
+
 struct SegmentItem;  // store/pack_record.h
 
 // Thread-safe.
@@ -61,6 +70,10 @@ class ChunkStore {
 
   // Never waits.  The memory of `plain` is held until written.
   void put(PutRequest request);
+  // Encodes a chunk by this store's codec, on the calling thread, when that makes it smaller, or
+  // makes it raw where the codec is.  The row moves with the next group, and the old entry is
+  // punched.  False: it stays as it is.  Errors: of reading it, and of the index.
+  Result<bool> recode(const RecodeRequest& request);
   // Plain bytes waiting to be written.
   uint64_t queued_bytes() const;
 

@@ -125,5 +125,39 @@ TEST(Recode, ClosesWithoutWaitingForWhatIsUnencoded) {
   EXPECT_EQ(to_buffer(must(store.chunks().read(store.find(first)))->bytes()), first);
 }
 
+// A store made under codec=raw, opened under another codec, and back.
+TEST(Recode, EncodesAnewOnRequest) {
+  TempDir dir;
+  const std::vector<Buffer> chunks = {weights(1), weights(2), random_bytes(3, kMiB)};
+  const std::string name = content_pack_name("s", {ContentKind::sha256, "ab"});
+  const auto recode_all = [&](StoreFixture& fixture) {
+    size_t moved = 0;
+    for (size_t i = 0; i < chunks.size(); i++) {
+      const Digest digest = blake3(chunks[i]);
+      const Location from = must(fixture.index().find_chunks(std::span(&digest, 1)))[0].value();
+      moved += must(fixture.chunks().recode({digest, from, Dtype::bf16, name, i}));
+      must(fixture.chunks().flush());
+    }
+    for (const Buffer& chunk : chunks) EXPECT_EQ(fixture.find(blake3(chunk)), chunk);
+    return moved;
+  };
+  {
+    StoreFixture raw(dir.path(), CodecChoice::raw);
+    for (const Buffer& chunk : chunks) raw.put(0, 0, chunk);
+    must(raw.chunks().flush());
+    EXPECT_EQ(recode_all(raw), 0u);
+  }
+  {
+    StoreFixture encoded(dir.path(), CodecChoice::rans);
+    EXPECT_EQ(recode_all(encoded), 2u);
+    EXPECT_EQ(recode_all(encoded), 0u);
+    must(encoded.chunks().flush());
+    EXPECT_LT(allocated_bytes(dir / "packs"), 2'700'000u);
+  }
+  StoreFixture raw(dir.path(), CodecChoice::raw);
+  EXPECT_EQ(recode_all(raw), 2u);
+  EXPECT_FALSE(raw.chunks().recode({Digest{}, {}, Dtype::bf16, "no name", 0}));
+}
+
 }  // namespace
 }  // namespace cake
