@@ -22,7 +22,7 @@ _cake() {
       return ;;
   esac
   case $verb in
-    '') COMPREPLY=($(compgen -W "$globals mount umount upgrade ps pull download ls tree stat cat du df rm prune pin unpin inspect hash diff compare locate verify import export serve config env doctor completion" -- "$word")); return ;;
+    '') COMPREPLY=($(compgen -W "$globals mount umount upgrade ps pull download ls tree stat cat du df rm prune pin unpin inspect hash diff compare locate verify fsck import export serve config env doctor completion" -- "$word")); return ;;
     mount) flags='-h --help -o -f --foreground' ;;
     umount) flags='-h --help --lazy' ;;
     upgrade) flags='-h --help' ;;
