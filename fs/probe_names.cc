@@ -11,8 +11,8 @@ constexpr std::string_view kNames[] = {
     // git asks every directory above it whether it is a bare repository; the others likewise.
     "HEAD", "CVS", "RCS", "SCCS", "_darcs", "_MTN",
     // Desktops look at what was mounted.
-    "autorun.inf", "AutoRun.inf", "AUTORUN.INF", "autorun.sh", "autorun", "desktop.ini",
-    "Desktop.ini", "Thumbs.db", "thumbs.db", "BDMV", "VIDEO_TS", "AUDIO_TS", "DCIM",
+    "autorun.inf", "AutoRun.inf", "AUTORUN.INF", "autorun.sh", "desktop.ini", "Desktop.ini",
+    "Thumbs.db", "thumbs.db", "BDMV", "VIDEO_TS", "AUDIO_TS", "DCIM",
     // Prompts, editors, build tools and package managers look for a project.
     "node_modules", "__pycache__", "package.json", "package-lock.json", "yarn.lock", "Cargo.toml",
     "go.mod", "go.work", "pyproject.toml", "setup.py", "setup.cfg", "tox.ini", "pyvenv.cfg",
@@ -20,13 +20,13 @@ constexpr std::string_view kNames[] = {
     "CMakeLists.txt", "meson.build", "BUILD.bazel", "WORKSPACE", "MODULE.bazel", "pom.xml",
     "build.gradle", "Gemfile", "Rakefile", "composer.json", "mix.exs", "Dockerfile",
     "docker-compose.yml", "Vagrantfile", "Jenkinsfile", "tsconfig.json", "jsconfig.json",
-    "compile_commands.json", "tags", "TAGS", "cscope.out",
+    "compile_commands.json", "cscope.out",
     // Loaders that were given the wrong directory.
     "config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
     "tokenizer.json", "tokenizer_config.json", "generation_config.json", "adapter_config.json",
     "model_index.json", "modules.json", "params.json", "consolidated.safetensors",
-    // ld.so below LD_LIBRARY_PATH.
-    "glibc-hwcaps", "tls", "x86_64", "haswell"};
+    // ld.so below LD_LIBRARY_PATH; its "tls" and "x86_64" could be repos.
+    "glibc-hwcaps"};
 
 constexpr std::string_view kEndings[] = {
     ".json", ".toml", ".yaml", ".yml", ".ini",  ".inf",         ".cfg", ".conf",
