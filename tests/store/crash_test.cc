@@ -240,8 +240,12 @@ TEST_F(Trouble, AStoreThatVanishesKeepsNobodyWaiting) {
   put_one();
   (void)store_->evictor().evict(kGiB);  // there is nothing to give back any more
   // From a descriptor that was kept open, or not at all: then it is fetched.
-  const auto read = store_->chunks().read(place);
-  if (!read) EXPECT_EQ(read.error().code, Errc::not_found);
+  {
+    const auto read = store_->chunks().read(place);
+    if (!read) {
+      EXPECT_EQ(read.error().code, Errc::not_found);
+    }
+  }
   store_.reset();  // ends, too
 }
 
