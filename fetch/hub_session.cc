@@ -127,7 +127,7 @@ void HubSession::take(std::shared_ptr<Get> call, Result<HttpAnswer> result) {
   if (status >= 200 && status < 300) {
     Answer answer{*std::move(result), call->url};
     if (Status checked = call->check(answer); !checked)
-      return doubt(std::move(call), checked.error().with(call->question.what));
+      return doubt(call, checked.error().with(call->question.what));
     return call->done(std::move(answer));
   }
   if (is_redirect(status)) return follow(call, *result);
