@@ -234,7 +234,6 @@ Result<std::optional<File>> Materializer::open_file(const ContentRow& content) {
   // The kernel would read a hole as zeros, and nobody would notice.
   if (CAKE_TRY(file->disk_bytes()) < content.bytes)
     return Error{Errc::corrupt, cat(file->path(), " has holes")};
-  store_.accesses().note_content(content.id);
   return std::optional<File>(std::move(file).value());
 }
 
