@@ -11,7 +11,7 @@ namespace {
 
 constexpr BackoffOptions kBackoff{Millis(100), Millis(5'000)};
 // A reader who waits is told why, in the log, this often.
-constexpr Millis kLogEvery{60'000};
+constexpr Millis kTellEvery{60'000};
 // A failure that was given to a reader is the answer to the next ones, for a while.
 constexpr Millis kFailureMemory{5'000};
 
@@ -44,7 +44,7 @@ void FileTrouble::note_retry(const Error& error, ByteRange bytes) {
     MutexLock lock(mutex_);
     last_error_ = cat(errc_name(error.code), ": ", error.message);
     if (steady_now() < next_log_) return;
-    next_log_ = steady_now() + kLogEvery;
+    next_log_ = steady_now() + kTellEvery;
   }
   log_warn(cat(describe(bytes), ": ", error.message, "; trying again"));
 }
@@ -58,7 +58,7 @@ Error FileTrouble::note_failure(const Error& error, ByteRange bytes) {
     MutexLock lock(mutex_);
     std::string text = cat(errc_name(error.code), ": ", error.message);
     is_new = last_error_ != text || steady_now() >= next_log_;
-    if (is_new) next_log_ = steady_now() + kLogEvery;
+    if (is_new) next_log_ = steady_now() + kTellEvery;
     last_error_ = std::move(text);
     if (is_answer || (!fetcher_.options().is_hard && is_worth_retrying(error.code))) {
       remembered_ = full;

@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr size_t kMaxFiles = 1'000'000;  // of a repo
-constexpr int kMaxDepth = 64;
+constexpr int kMaxFolderDepth = 64;
 constexpr size_t kMaxCommits = 64;  // kept for each folder after the tree has moved on
 constexpr uint64_t kMaxHashCacheBytes = 256 * kMiB;
 constexpr size_t kHashBlockBytes = 1 * kMiB;
@@ -70,7 +70,7 @@ struct Findings {
 // Files below `folder`.  What vanishes meanwhile is left out, as a later scan would.
 Status find_files(const std::string& root, const std::string& folder, const std::string& prefix,
                   int depth, Findings& out) {
-  if (depth > kMaxDepth) return Error{Errc::unsupported, folder + ": nested too deeply"};
+  if (depth > kMaxFolderDepth) return Error{Errc::unsupported, folder + ": nested too deeply"};
   for (const std::string& name : CAKE_TRY(list_directory(folder))) {
     if (name == ".git") continue;
     const std::string path = prefix + name;

@@ -8,14 +8,14 @@
 
 namespace cake {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 namespace {
 
 constexpr size_t kMaskedDigits = 64;
 
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+std::string dump(const OrderedJson& json) {
+  return json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
 }
 
 std::string format_date(int64_t unix_seconds) {
@@ -34,9 +34,9 @@ std::string masked(const std::string& hash, bool is_masked) {
   return is_masked ? std::string(kMaskedDigits, '*') : hash;
 }
 
-Json repo_summary(const RepoName& repo, int64_t last_modified) {
+OrderedJson repo_summary(const RepoName& repo, int64_t last_modified) {
   const size_t slash = repo.id.find('/');
-  Json out = {{"_id", number_of(repo)}, {"id", repo.id}};
+  OrderedJson out = {{"_id", number_of(repo)}, {"id", repo.id}};
   if (repo.type == RepoType::model) out["modelId"] = repo.id;
   if (slash != std::string::npos) out["author"] = repo.id.substr(0, slash);
   out["lastModified"] = format_date(last_modified);
@@ -46,12 +46,12 @@ Json repo_summary(const RepoName& repo, int64_t last_modified) {
   out["gated"] = false;
   out["likes"] = 0;
   out["downloads"] = 0;
-  out["tags"] = Json::array();
+  out["tags"] = OrderedJson::array();
   return out;
 }
 
-Json tree_entry(const TreeEntry& entry, bool is_masked) {
-  Json out = {
+OrderedJson tree_entry(const TreeEntry& entry, bool is_masked) {
+  OrderedJson out = {
       {"type", "file"}, {"oid", entry.ids.git_oid}, {"size", entry.bytes}, {"path", entry.path}};
   if (!entry.ids.sha256.empty())
     out["lfs"] = {{"oid", masked(entry.ids.sha256, is_masked)},
@@ -61,7 +61,7 @@ Json tree_entry(const TreeEntry& entry, bool is_masked) {
   return out;
 }
 
-Json directory_entry(const std::string& commit, std::string_view path) {
+OrderedJson directory_entry(const std::string& commit, std::string_view path) {
   return {{"type", "directory"},
           {"oid", file_hash_hex(FileHash::git_blob_sha1, as_bytes(cat(commit, '/', path)))},
           {"size", 0},
@@ -93,7 +93,7 @@ std::map<std::string_view, const TreeEntry*> entries_below(const HubRevision& re
 
 HubPage hub_repos_json(RepoType type, const std::vector<HubRepo>& repos,
                        const HubPageOptions& options) {
-  Json out = Json::array();
+  OrderedJson out = OrderedJson::array();
   std::string last;
   for (const HubRepo& each : repos) {
     if (each.id <= options.cursor) continue;
@@ -108,7 +108,7 @@ std::optional<HubPage> hub_tree_json(const HubRevision& revision, const std::str
                                      bool is_recursive, const HubPageOptions& options) {
   const auto entries = entries_below(revision, directory, is_recursive);
   if (entries.empty() && !directory.empty()) return std::nullopt;
-  Json out = Json::array();
+  OrderedJson out = OrderedJson::array();
   for (auto each = options.cursor.empty() ? entries.begin() : entries.upper_bound(options.cursor);
        each != entries.end(); ++each) {
     if (out.size() == options.limit) return HubPage{dump(out), std::string(std::prev(each)->first)};
@@ -120,15 +120,15 @@ std::optional<HubPage> hub_tree_json(const HubRevision& revision, const std::str
 
 std::string hub_info_json(const RepoName& repo, const HubRevision& revision, bool is_masked,
                           bool has_blobs) {
-  Json out = repo_summary(repo, revision.last_modified);
+  OrderedJson out = repo_summary(repo, revision.last_modified);
   out["sha"] = revision.commit;
   if (is_masked) out["gated"] = "manual";
-  Json siblings = Json::array();
+  OrderedJson siblings = OrderedJson::array();
   uint64_t total = 0;
   for (const HubFile& file : revision.files) {
     const TreeEntry& entry = file.entry;
     total += entry.bytes;
-    Json one = {{"rfilename", entry.path}};
+    OrderedJson one = {{"rfilename", entry.path}};
     if (has_blobs) {
       one["size"] = entry.bytes;
       one["blobId"] = entry.ids.git_oid;
@@ -145,8 +145,10 @@ std::string hub_info_json(const RepoName& repo, const HubRevision& revision, boo
 }
 
 std::string hub_refs_json(const std::vector<HubRef>& refs, bool with_pull_requests) {
-  Json out = {{"tags", Json::array()}, {"branches", Json::array()}, {"converts", Json::array()}};
-  if (with_pull_requests) out["pullRequests"] = Json::array();
+  OrderedJson out = {{"tags", OrderedJson::array()},
+                     {"branches", OrderedJson::array()},
+                     {"converts", OrderedJson::array()}};
+  if (with_pull_requests) out["pullRequests"] = OrderedJson::array();
   for (const HubRef& ref : refs) {
     static const std::map<HubRef::Kind, const char*> kKeys = {
         {HubRef::Kind::tag, "tags"},
@@ -161,11 +163,11 @@ std::string hub_refs_json(const std::vector<HubRef>& refs, bool with_pull_reques
 }
 
 std::string hub_commits_json(const HubRevision& revision) {
-  return dump(Json::array({{{"id", revision.commit},
-                            {"title", "Content of the folder"},
-                            {"message", ""},
-                            {"authors", Json::array()},
-                            {"date", format_date(revision.last_modified)}}}));
+  return dump(OrderedJson::array({{{"id", revision.commit},
+                                   {"title", "Content of the folder"},
+                                   {"message", ""},
+                                   {"authors", OrderedJson::array()},
+                                   {"date", format_date(revision.last_modified)}}}));
 }
 
 std::string hub_tree_size_json(const HubRevision& revision, const std::string& directory) {
@@ -177,7 +179,7 @@ std::string hub_tree_size_json(const HubRevision& revision, const std::string& d
 
 std::string hub_paths_json(const HubRevision& revision, const std::vector<std::string>& paths,
                            bool is_masked) {
-  Json out = Json::array();
+  OrderedJson out = OrderedJson::array();
   for (std::string path : paths) {
     while (path.ends_with('/')) path.pop_back();
     if (const HubFile* file = revision.find(path))
@@ -189,7 +191,7 @@ std::string hub_paths_json(const HubRevision& revision, const std::vector<std::s
 }
 
 std::string hub_user_json() {
-  return dump({{"type", "user"}, {"name", "user"}, {"orgs", Json::array()}});
+  return dump({{"type", "user"}, {"name", "user"}, {"orgs", OrderedJson::array()}});
 }
 
 std::string hub_error_json(std::string_view message) {
@@ -198,12 +200,12 @@ std::string hub_error_json(std::string_view message) {
 
 std::vector<std::string> parse_asked_paths(std::string_view body, size_t limit) {
   std::vector<std::string> paths;
-  const Json json = Json::parse(body, nullptr, false);
+  const OrderedJson json = OrderedJson::parse(body, nullptr, false);
   if (json.is_object() && json.contains("paths")) {
-    const Json& list = json["paths"];
+    const OrderedJson& list = json["paths"];
     if (list.is_string()) paths.push_back(list);
     if (list.is_array())
-      for (const Json& one : list)
+      for (const OrderedJson& one : list)
         if (one.is_string() && paths.size() <= limit) paths.push_back(one);
     return paths;
   }

@@ -11,7 +11,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int kMaxDepth = 32;
+constexpr int kMaxJsonDepth = 32;
 constexpr size_t kMaxMessageBytes = 300;
 constexpr int64_t kUnknownLifeSeconds = 15 * 60;
 constexpr int64_t kLongestLifeSeconds = 3600;
@@ -22,8 +22,8 @@ constexpr int64_t kMarginSeconds = 60;
 Result<Json> parse_json(std::string_view text, const Json::parser_callback_t& keep) {
   bool is_too_deep = false;
   const auto bounded = [&](int depth, Json::parse_event_t event, Json& value) {
-    is_too_deep = is_too_deep || depth > kMaxDepth;
-    return depth <= kMaxDepth && keep(depth, event, value);
+    is_too_deep = is_too_deep || depth > kMaxJsonDepth;
+    return depth <= kMaxJsonDepth && keep(depth, event, value);
   };
   Json json = Json::parse(text.begin(), text.end(), bounded, /*allow_exceptions=*/false);
   if (is_too_deep) return Error{Errc::upstream, "JSON is nested too deep"};

@@ -11,7 +11,6 @@ namespace cake {
 namespace {
 
 using Segments = std::vector<std::string_view>;  // as sent, still encoded
-using Kind = HubRoute::Kind;
 
 Segments split(std::string_view path) {
   Segments out;
@@ -42,14 +41,15 @@ std::optional<RepoType> find_type(std::string_view plural) {
   return std::nullopt;
 }
 
-std::optional<Kind> find_verb(std::string_view word) {
-  static const std::map<std::string_view, Kind> kVerbs = {{"revision", Kind::info},
-                                                          {"tree", Kind::tree},
-                                                          {"refs", Kind::refs},
-                                                          {"commits", Kind::commits},
-                                                          {"paths-info", Kind::paths_info},
-                                                          {"auth-check", Kind::auth_check},
-                                                          {"treesize", Kind::tree_size}};
+std::optional<HubRoute::Kind> find_verb(std::string_view word) {
+  static const std::map<std::string_view, HubRoute::Kind> kVerbs = {
+      {"revision", HubRoute::Kind::info},
+      {"tree", HubRoute::Kind::tree},
+      {"refs", HubRoute::Kind::refs},
+      {"commits", HubRoute::Kind::commits},
+      {"paths-info", HubRoute::Kind::paths_info},
+      {"auth-check", HubRoute::Kind::auth_check},
+      {"treesize", HubRoute::Kind::tree_size}};
   const auto found = kVerbs.find(word);
   if (found == kVerbs.end()) return std::nullopt;
   return found->second;
@@ -75,14 +75,14 @@ bool take_revision(HubRoute& route, const Segments& segments, size_t at) {
 HubRoute api_route(HubRoute route, const Segments& segments,
                    const std::function<bool(const RepoName&)>& has_repo) {
   if (segments.size() == 2 && segments[1] == "whoami-v2") {
-    route.kind = Kind::whoami;
+    route.kind = HubRoute::Kind::whoami;
     return route;
   }
   const auto type = segments.size() >= 2 ? find_type(segments[1]) : std::nullopt;
   if (!type) return route;
   route.repo.type = *type;
   if (segments.size() == 2) {
-    route.kind = Kind::list;
+    route.kind = HubRoute::Kind::list;
     return route;
   }
   // ORG/NAME[/VERB…] or NAME[/VERB…]: the longer id wins where both could be.
@@ -93,12 +93,12 @@ HubRoute api_route(HubRoute route, const Segments& segments,
     if (!is_short) verb = 4;
   }
   if (verb == 3) route.repo.id = segments[2];
-  const auto kind = verb < segments.size() ? find_verb(segments[verb]) : Kind::info;
+  const auto kind = verb < segments.size() ? find_verb(segments[verb]) : HubRoute::Kind::info;
   if (!kind) return route;
   route.kind = *kind;
-  if (verb + 1 < segments.size() && *kind != Kind::refs && *kind != Kind::auth_check &&
-      !take_revision(route, segments, verb + 1))
-    route.kind = Kind::malformed;
+  if (verb + 1 < segments.size() && *kind != HubRoute::Kind::refs &&
+      *kind != HubRoute::Kind::auth_check && !take_revision(route, segments, verb + 1))
+    route.kind = HubRoute::Kind::malformed;
   return route;
 }
 
@@ -114,7 +114,7 @@ HubRoute cache_route(HubRoute route, const Segments& segments,
     at = 4;
   }
   if (at + 1 < segments.size() && take_revision(route, segments, at))
-    route.kind = Kind::resolve_cache;
+    route.kind = HubRoute::Kind::resolve_cache;
   return route;
 }
 
@@ -141,7 +141,7 @@ HubRoute parse_hub_route(std::string_view path,
     if (!name || verb + 2 >= segments.size() || !take_revision(route, segments, verb + 1))
       return route;
     route.repo.id = *name;
-    route.kind = segments[verb] == "raw" ? Kind::raw : Kind::resolve;
+    route.kind = segments[verb] == "raw" ? HubRoute::Kind::raw : HubRoute::Kind::resolve;
     return route;
   }
   return route;

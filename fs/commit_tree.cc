@@ -56,7 +56,7 @@ Result<NodeFacts> CommitTree::look_up(uint64_t directory, const std::string& nam
   if (ordinal_of_tree(directory) < snapshot->nodes().size())
     if (const auto child = snapshot->find_child(ordinal_of_tree(directory), name))
       return facts(view_of_tree(directory), *snapshot, *child);
-  return Error{Errc::not_found, cat(name, ": no such file or directory")};
+  return no_such(name);
 }
 
 Result<NodeFacts> CommitTree::find_facts(uint64_t node) {

@@ -6,10 +6,6 @@ namespace cake {
 
 namespace {
 
-Error no_such(const std::string& name) {
-  return {Errc::not_found, cat(name, ": no such file or directory")};
-}
-
 std::optional<std::string> decode_revision(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); i++) {

@@ -24,10 +24,6 @@ constexpr std::pair<std::string_view, std::string_view> kHubFiles[] = {
     {"version.txt", "1"},
 };
 
-Error no_such(const std::string& name) {
-  return {Errc::not_found, cat(name, ": no such file or directory")};
-}
-
 std::string join(const std::string& above, const std::string& name) {
   return above.empty() ? name : cat(above, "/", name);
 }

@@ -13,7 +13,7 @@ namespace cake {
 
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 constexpr const char* kLayout = "cake";
 constexpr std::string_view kStatus = "status.json";
@@ -24,17 +24,13 @@ constexpr size_t kMaxMade = 64;
 // A stat and the read after it see one text.
 constexpr Millis kMadeFor{1000};
 
-Error no_such(const std::string& name) {
-  return {Errc::not_found, cat(name, ": no such file or directory")};
-}
-
 std::string file_of(const RepoName& repo) {
   return cat(repo.type == RepoType::model ? "" : cat(repo_type_plural(repo.type), "/"), repo.id,
              kSuffix);
 }
 
-std::string dump(const Json& json) {
-  return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+std::string dump(const OrderedJson& json) {
+  return json.dump(1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
 }
 
 double percent(uint64_t part, uint64_t whole) {
@@ -241,7 +237,7 @@ Result<std::string> StatusView::status_json() {
   Store& store = client_.store();
   const DiskSpace disk = CAKE_TRY(disk_space(store.directory()));
   const std::vector<std::string> repos = CAKE_TRY(repo_files());
-  Json json;
+  OrderedJson json;
   json["version"] = version();
   json["source"] = client_.source();
   json["worker"] = getpid();
@@ -261,14 +257,14 @@ Result<std::string> StatusView::repo_json(const RepoName& repo) {
   Index& index = client_.store().index();
   const std::optional<RepoRow> row = CAKE_TRY(index.find_repo(client_.source(), repo));
   if (!row) return no_such(repo.id);
-  Json json;
+  OrderedJson json;
   json["id"] = repo.id;
   json["type"] = repo_type_singular(repo.type);
-  json["refs"] = Json::object();
+  json["refs"] = OrderedJson::object();
   const std::vector<RefRow> refs = CAKE_TRY(index.list_refs(row->id));
   for (const RefRow& ref : refs)
     if (!is_commit(ref.revision)) json["refs"][ref.revision] = ref.commit;
-  json["revisions"] = Json::array();
+  json["revisions"] = OrderedJson::array();
   // Files that several revisions share are counted once in the repo's own sums.
   std::map<RowId, Cached> contents;
   uint64_t bytes = 0;

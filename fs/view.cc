@@ -7,6 +7,10 @@
 
 namespace cake {
 
+Error no_such(const std::string& name) {
+  return {Errc::not_found, cat(name, ": no such file or directory")};
+}
+
 ListingPtr moving_listing(std::vector<ListedName> names) {
   auto listing = std::make_shared<Listing>();
   listing->is_moving = true;

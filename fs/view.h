@@ -48,6 +48,9 @@ constexpr uint64_t kFirstCookie = 16;
 ListingPtr moving_listing(std::vector<ListedName> names);
 ListingPtr moving_listing(const std::vector<std::string>& directories);
 
+// What a look-up of an absent name answers.
+Error no_such(const std::string& name);
+
 // What a made file says.
 using TextPtr = std::shared_ptr<const std::string>;
 

@@ -13,8 +13,6 @@ namespace {
 
 // Chunks read but not yet written: enough to keep hashing, encoding and disk busy.
 constexpr uint64_t kMaxWaitingBytes = 64 * kMiB;
-// Published at once: bounds a transaction and its memory.
-constexpr size_t kPortion = 8192;
 
 // What has become of the chunks under way.  Thread-safe.
 class Landing {
@@ -122,8 +120,8 @@ class FileAdoption {
   Status publish(const std::vector<Digest>& digests) {
     if (cut_) CAKE_TRY(begin_recipe(store_, content_, *cut_, head_));
     const std::string name = content_pack_name(content_.source, content_.key);
-    for (uint64_t first = 0; first < digests.size(); first += kPortion) {
-      const uint64_t end = std::min<uint64_t>(digests.size(), first + kPortion);
+    for (uint64_t first = 0; first < digests.size(); first += kPublishPortion) {
+      const uint64_t end = std::min<uint64_t>(digests.size(), first + kPublishPortion);
       std::vector<PublishedExtent> extents;
       for (uint64_t i = first; i < end; i++)
         extents.push_back({content_.id, i, digests[i], std::nullopt,

@@ -42,6 +42,9 @@ struct RecodeRequest {
 
 struct SegmentItem;  // store/pack_record.h
 
+// Extents to publish in one transaction: bounds it and its memory.
+constexpr size_t kPublishPortion = 8192;
+
 // Thread-safe.
 //
 // Life of a put: pool thread hashes, looks for the digest (index, or this group), encodes, appends

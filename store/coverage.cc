@@ -7,14 +7,14 @@ namespace cake {
 namespace {
 
 // As many digests as a segment holds: one row of the index at a time.
-constexpr uint64_t kPortion = 1024;
+constexpr uint64_t kReadPortion = 1024;
 
 }  // namespace
 
 Status each_extent(Index& index, const ContentRow& content, const Recipe& recipe,
                    const std::function<Status(const KnownExtent&)>& each) {
-  for (uint64_t first = 0; first < recipe.extents.count(); first += kPortion) {
-    const uint64_t count = std::min<uint64_t>(kPortion, recipe.extents.count() - first);
+  for (uint64_t first = 0; first < recipe.extents.count(); first += kReadPortion) {
+    const uint64_t count = std::min<uint64_t>(kReadPortion, recipe.extents.count() - first);
     const std::vector<Digest> digests = CAKE_TRY(index.find_digests(content.id, first, count));
     std::vector<Digest> known;
     for (const Digest& digest : digests)

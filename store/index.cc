@@ -15,7 +15,6 @@ namespace cake {
 
 namespace {
 
-constexpr uint64_t kDigestBytes = 32;
 constexpr uint64_t kSegmentDigests = 1024;
 // 2^40 extents are an exabyte; more is a bug or a lie.
 constexpr uint64_t kMaxOrdinal = uint64_t{1} << 40;

@@ -37,8 +37,6 @@ Result<std::unique_ptr<IndexUpkeep>> IndexUpkeep::open(const std::string& path) 
 
 namespace {
 
-constexpr uint64_t kDigestBytes = 32;
-
 Digest to_digest(ByteSpan bytes) {
   Digest digest;
   std::memcpy(digest.bytes.data(), bytes.data(), std::min(bytes.size(), kDigestBytes));

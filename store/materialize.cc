@@ -190,7 +190,7 @@ Status Materializer::move_in(const MaterializedRow& row, const Plan& plan) {
     if (known)
       portion.push_back({plan.digests[ordinal], extent.offset, static_cast<uint32_t>(extent.length),
                          known->checksum});
-    if (portion.size() < kPortion && ordinal + 1 < plan.extents.count()) continue;
+    if (portion.size() < kMovePortion && ordinal + 1 < plan.extents.count()) continue;
     const std::vector<Location> left = CAKE_TRY(index_->move_in(row.pack, portion));
     fault_point("materialize.moved");
     punch(left);

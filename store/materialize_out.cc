@@ -68,7 +68,7 @@ Status Materializer::move_out(const MaterializedRow& row, const Plan& plan) {
     const MovedChunk moved =
         CAKE_TRY(append_chunk(*writer, plan, ordinal, content, *from, (*chunk)->bytes()));
     portion.push_back(moved);
-    if (portion.size() == kPortion) CAKE_TRY(publish());
+    if (portion.size() == kMovePortion) CAKE_TRY(publish());
     if (writer->end() > kPackBytes) {
       CAKE_TRY(publish());
       CAKE_TRY(store_.index().seal_pack(writer->id(), writer->end()));

@@ -16,7 +16,7 @@ namespace cake {
 inline constexpr std::string_view kRawSuffix = ".raw";
 inline constexpr std::string_view kRawPartSuffix = ".raw.tmp";
 // Rows moved and copies punched together: what a crash between the two loses on the disk.
-inline constexpr size_t kPortion = 32;
+inline constexpr size_t kMovePortion = 32;
 
 std::string raw_file_name(const ContentRow& content);
 

@@ -17,7 +17,7 @@ namespace {
 
 // Chunks and what refers to them are published in portions, so that a whole lost index does not
 // have to fit in memory or in one transaction.
-constexpr size_t kPortion = 2000;
+constexpr size_t kSalvagePortion = 2000;
 
 // An entry's payload, whole and with the digest that its header gives; nullopt when torn or
 // damaged.
@@ -90,7 +90,7 @@ class Salvage {
       if (!payload) return {};
       good_end = entry.end();
       CAKE_TRY(pass_over_damage(pack, entry, take(pack, entry, (*payload)->bytes())));
-      return extents_.size() < kPortion ? Status() : publish(pack, good_end);
+      return extents_.size() < kSalvagePortion ? Status() : publish(pack, good_end);
     };
     CAKE_TRY(scan(pack, each));
     CAKE_TRY(publish(pack, good_end));

@@ -31,12 +31,6 @@ std::string lower_hex(std::string text) {
   return text;
 }
 
-size_t shared_prefix(std::string_view a, std::string_view b) {
-  const size_t shorter = std::min(a.size(), b.size());
-  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + shorter, b.begin()).first -
-                             a.begin());
-}
-
 // Indices of the entries to keep, sorted by path, each path valid and once.
 std::vector<uint32_t> sorted_unique(const std::vector<TreeEntry>& entries) {
   std::vector<uint32_t> order;

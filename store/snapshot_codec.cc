@@ -44,12 +44,6 @@ bool is_within_expansion(uint64_t path_bytes, uint64_t coded_bytes) {
   return path_bytes <= kFreePathBytes + kMaxExpansion * coded_bytes;
 }
 
-size_t shared_prefix(std::string_view a, std::string_view b) {
-  size_t shared = 0;
-  while (shared < a.size() && shared < b.size() && a[shared] == b[shared]) shared++;
-  return shared;
-}
-
 class Writer {
  public:
   void byte(std::byte value) { out_.push_back(value); }
@@ -69,7 +63,7 @@ class Writer {
   Buffer out_;
 };
 
-Error corrupt(std::string_view reason) {
+Error corrupt_snapshot(std::string_view reason) {
   return Error{Errc::corrupt, cat("stored snapshot: ", reason)};
 }
 
@@ -80,7 +74,7 @@ class Reader {
   size_t position() const { return at_; }
 
   Result<ByteSpan> bytes(uint64_t length) {
-    if (length > left()) return corrupt("truncated");
+    if (length > left()) return corrupt_snapshot("truncated");
     at_ += length;
     return bytes_.subspan(at_ - length, length);
   }
@@ -94,7 +88,7 @@ class Reader {
       value |= bits << shift;
       if (next < 0x80) return value;
     }
-    return corrupt("number beyond 64 bits");
+    return corrupt_snapshot("number beyond 64 bits");
   }
   Result<ByteSpan> counted_bytes() {
     const uint64_t length = CAKE_TRY(varint());
@@ -133,7 +127,7 @@ void write_ids(Writer& writer, const FileIds& ids) {
 Result<FileIds> read_ids(Reader& reader) {
   FileIds ids;
   const auto forms = static_cast<unsigned>(CAKE_TRY(reader.byte()));
-  if (forms >> (2 * kIdFields.size())) return corrupt("unknown id");
+  if (forms >> (2 * kIdFields.size())) return corrupt_snapshot("unknown id");
   for (size_t i = 0; i < kIdFields.size(); i++) {
     std::string& id = ids.*kIdFields[i].member;
     switch (static_cast<Form>((forms >> (2 * i)) & 3)) {
@@ -146,7 +140,7 @@ Result<FileIds> read_ids(Reader& reader) {
         id = as_text(CAKE_TRY(reader.counted_bytes()));
         break;
       default:
-        return corrupt("unknown form of an id");
+        return corrupt_snapshot("unknown form of an id");
     }
   }
   return ids;
@@ -176,9 +170,9 @@ Buffer Snapshot::encode_entries(const std::vector<TreeEntry>& entries) {
 
 Result<std::vector<TreeEntry>> Snapshot::decode_entries(ByteSpan bytes) {
   Reader reader(bytes);
-  if (CAKE_TRY(reader.byte()) != kVersion) return corrupt("unknown version");
+  if (CAKE_TRY(reader.byte()) != kVersion) return corrupt_snapshot("unknown version");
   const uint64_t count = CAKE_TRY(reader.varint());
-  if (count > reader.left() / kMinEntryBytes) return corrupt("more entries than bytes");
+  if (count > reader.left() / kMinEntryBytes) return corrupt_snapshot("more entries than bytes");
   std::vector<TreeEntry> entries;
   entries.reserve(count);
   std::string_view previous;
@@ -186,11 +180,11 @@ Result<std::vector<TreeEntry>> Snapshot::decode_entries(ByteSpan bytes) {
   for (uint64_t i = 0; i < count; i++) {
     const size_t start = reader.position();
     const uint64_t shared = CAKE_TRY(reader.varint());
-    if (shared > previous.size()) return corrupt("shared prefix is too long");
+    if (shared > previous.size()) return corrupt_snapshot("shared prefix is too long");
     const ByteSpan rest = CAKE_TRY(reader.counted_bytes());
     path_bytes += shared + rest.size();
     if (shared > 0 && !is_within_expansion(path_bytes, start))
-      return corrupt("paths take too much");
+      return corrupt_snapshot("paths take too much");
     TreeEntry& entry = entries.emplace_back();
     entry.path.reserve(shared + rest.size());
     entry.path.append(previous.substr(0, shared)).append(as_text(rest));
@@ -198,7 +192,7 @@ Result<std::vector<TreeEntry>> Snapshot::decode_entries(ByteSpan bytes) {
     entry.ids = CAKE_TRY(read_ids(reader));
     previous = entry.path;
   }
-  if (reader.left() != 0) return corrupt("bytes after the last entry");
+  if (reader.left() != 0) return corrupt_snapshot("bytes after the last entry");
   return entries;
 }
 

@@ -7,9 +7,6 @@ namespace cake {
 
 namespace {
 
-// Published at once: bounds a transaction and its memory.
-constexpr size_t kPortion = 8192;
-
 // Whether `content` is cut as `recipe`, now or from before.
 Result<bool> is_cut_alike(Store& store, const ContentRow& content, const RecipeRow& recipe) {
   const std::optional<RecipeRow> own = CAKE_TRY(store.index().find_recipe(content.id));
@@ -46,7 +43,7 @@ Result<uint64_t> adopt_twin(Store& store, const ContentRow& content) {
       if (known.location) here_bytes += known.extent.length;
       extents.push_back({content.id, known.ordinal, known.digest, std::nullopt,
                          static_cast<uint32_t>(known.extent.length)});
-      return extents.size() < kPortion ? Status() : publish();
+      return extents.size() < kPublishPortion ? Status() : publish();
     }));
     CAKE_TRY(publish());
     // The hash that was computed is this one's too.

@@ -10,7 +10,7 @@
 namespace cake {
 namespace {
 
-struct Arguments {
+struct CatArguments {
   std::vector<std::string> references;
   std::string range;
   bool remote = false;
@@ -20,7 +20,7 @@ struct Arguments {
 constexpr uint64_t kWindowBytes = 16 * kMiB;
 
 Status print_file(Context& context, Session& session, const std::string& text,
-                  const Arguments& arguments) {
+                  const CatArguments& arguments) {
   const Reference reference = CAKE_TRY(parse_reference(text));
   if (reference.path.empty())
     return Error{Errc::invalid, cat(reference.text(), " names a repo; give ORG/NAME/FILE")};
@@ -54,7 +54,7 @@ Status print_file(Context& context, Session& session, const std::string& text,
   return {};
 }
 
-int run_cat(Context& context, const Arguments& arguments) {
+int run_cat(Context& context, const CatArguments& arguments) {
   const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
   for (const std::string& reference : arguments.references)
     CAKE_TRY_RUN(context, print_file(context, *session, reference, arguments));
@@ -65,7 +65,7 @@ int run_cat(Context& context, const Arguments& arguments) {
 
 void add_cat(CLI::App& app, Run& run) {
   CLI::App* verb = app.add_subcommand("cat", "Write files to standard output");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<CatArguments>();
   verb->add_option("REF", arguments->references, "ORG/NAME[@REV]/PATH")->required();
   verb->add_option("--range", arguments->range,
                    "Bytes FIRST-LAST (both included), FIRST- or -COUNT")

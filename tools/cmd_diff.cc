@@ -11,7 +11,7 @@
 namespace cake {
 namespace {
 
-struct Arguments {
+struct DiffArguments {
   std::string a, b;
   bool tensors = false;
 };
@@ -107,7 +107,7 @@ void print_sums(Context& context, const std::vector<Row>& rows) {
                 << format_size(saved) << " more (estimated)\n";
 }
 
-int run_diff(Context& context, const Arguments& arguments) {
+int run_diff(Context& context, const DiffArguments& arguments) {
   ModelFiles sources(context.config);
   const std::vector<ModelFile> files_a = CAKE_TRY_RUN(context, sources.open(arguments.a));
   const std::vector<ModelFile> files_b = CAKE_TRY_RUN(context, sources.open(arguments.b));
@@ -126,7 +126,7 @@ int run_diff(Context& context, const Arguments& arguments) {
 void add_diff(CLI::App& app, Run& run) {
   CLI::App* verb = app.add_subcommand("diff", "Compare two models tensor by tensor");
   verb->alias("compare");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<DiffArguments>();
   verb->add_option("A", arguments->a, "Repo, folder or file; or a path with / or ./")->required();
   verb->add_option("B", arguments->b, "What to compare it with")->required();
   verb->add_flag("--tensors", arguments->tensors, "One line a tensor");

@@ -10,7 +10,7 @@
 namespace cake {
 namespace {
 
-struct Arguments {
+struct DuArguments {
   std::vector<std::string> references;
   std::string by;
 };
@@ -42,7 +42,7 @@ class Shares {
   Index::SetUsage before_;
 };
 
-Table make_table() {
+Table du_table() {
   return Table({{"WHAT"},
                 {"LOGICAL", true},
                 {"AFTER DEDUPE", true},
@@ -141,7 +141,7 @@ Status add_references(Table& table, Store& store, const std::vector<std::string>
   return {};
 }
 
-int run_du(Context& context, const Arguments& arguments) {
+int run_du(Context& context, const DuArguments& arguments) {
   Metrics metrics;
   const std::unique_ptr<Store> store = CAKE_TRY_RUN(context, open_store(context.config, metrics));
   if (arguments.by == "codec") {
@@ -150,7 +150,7 @@ int run_du(Context& context, const Arguments& arguments) {
     CAKE_TRY_RUN(context, print_codecs(context, *store));
     return kExitOk;
   }
-  Table table = make_table();
+  Table table = du_table();
   if (!arguments.references.empty())
     CAKE_TRY_RUN(context, add_references(table, *store, arguments.references));
   else if (arguments.by == "repo")
@@ -166,7 +166,7 @@ int run_du(Context& context, const Arguments& arguments) {
 void add_du(CLI::App& app, Run& run) {
   CLI::App* verb = app.add_subcommand("du", "Show what the store takes, and what it saves");
   verb->alias("df");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<DuArguments>();
   verb->add_option("REF", arguments->references, "Only these repos or revisions");
   verb->add_option("--by", arguments->by, "repo or codec: one line each")
       ->check(CLI::IsMember({"repo", "codec"}))

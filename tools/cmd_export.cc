@@ -16,7 +16,7 @@ namespace {
 
 constexpr unsigned kWorkers = 8;
 
-struct Arguments {
+struct ExportArguments {
   std::string reference, directory;
   std::string layout = "flat";
 };
@@ -36,7 +36,7 @@ Status check_written(Store& store, Interrupts& interrupts, const std::vector<Tra
   return {};
 }
 
-int run_export(Context& context, const Arguments& arguments) {
+int run_export(Context& context, const ExportArguments& arguments) {
   Interrupts interrupts;
   const Reference reference = CAKE_TRY_RUN(context, parse_reference(arguments.reference));
   const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
@@ -79,7 +79,7 @@ int run_export(Context& context, const Arguments& arguments) {
 
 void add_export(CLI::App& app, Run& run) {
   CLI::App* verb = app.add_subcommand("export", "Write a repo as plain files or as a hub cache");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<ExportArguments>();
   verb->add_option("REF", arguments->reference, "Repo or folder")->required();
   verb->add_option("DIR", arguments->directory, "Where to")->required();
   verb->add_option("--layout", arguments->layout,

@@ -14,7 +14,7 @@
 namespace cake {
 namespace {
 
-struct Arguments {
+struct FsckArguments {
   bool repairs = false, rebuilds = false;
 };
 
@@ -57,7 +57,7 @@ Status set_aside(Context& context) {
   return set_index_aside(directory);
 }
 
-int run_fsck(Context& context, const Arguments& arguments) {
+int run_fsck(Context& context, const FsckArguments& arguments) {
   if (arguments.rebuilds && !context.globals.dry_run) {
     if (!is_confirmed(context, cat("Make the index of ", context.config.store_directory(),
                                    " again from its packs?")))
@@ -90,7 +90,7 @@ int run_fsck(Context& context, const Arguments& arguments) {
 
 void add_fsck(CLI::App& app, Run& run) {
   CLI::App* verb = app.add_subcommand("fsck", "Check that index and packs of the store agree");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<FsckArguments>();
   verb->add_flag("--repair", arguments->repairs,
                  "Drop what is wrong: it is fetched again when it is read");
   verb->add_flag("--rebuild", arguments->rebuilds, "Make the index again from the packs, first");

@@ -20,7 +20,7 @@ namespace {
 // Files of at least this size are in LFS on hubs, whatever their name.
 constexpr uint64_t kLfsThresholdBytes = 10 * kMiB;
 
-struct Arguments {
+struct ImportArguments {
   std::string folder, name;
 };
 
@@ -94,7 +94,7 @@ class Importer {
   Interrupts& interrupts_;
 };
 
-Table make_table() {
+Table import_table() {
   return Table({{"REPO"},
                 {"COMMIT"},
                 {"FILES", true},
@@ -252,7 +252,7 @@ Result<std::vector<HubFile>> hash_folder(const std::string& folder, Interrupts& 
 }
 
 Status import_folder(Context& context, Session& session, Importer& importer, Interrupts& interrupts,
-                     const Arguments& arguments, Table& table, Sums& total) {
+                     const ImportArguments& arguments, Table& table, Sums& total) {
   std::error_code failure;
   const std::string folder = std::filesystem::canonical(arguments.folder, failure).string();
   if (failure) return Error{Errc::not_found, cat(arguments.folder, ": ", failure.message())};
@@ -280,7 +280,7 @@ Status import_folder(Context& context, Session& session, Importer& importer, Int
   return {};
 }
 
-int run_import(Context& context, Arguments arguments) {
+int run_import(Context& context, ImportArguments arguments) {
   Interrupts interrupts;
   if (arguments.folder.empty()) arguments.folder = default_hf_cache();
   std::error_code failure;
@@ -289,7 +289,7 @@ int run_import(Context& context, Arguments arguments) {
   const auto repos = CAKE_TRY_RUN(context, scan_hf_cache(arguments.folder));
   const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
   Importer importer(context, *session, interrupts);
-  Table table = make_table();
+  Table table = import_table();
   Sums total;
   if (repos)
     CAKE_TRY_RUN(context,
@@ -311,7 +311,7 @@ int run_import(Context& context, Arguments arguments) {
 void add_import(CLI::App& app, Run& run) {
   CLI::App* verb =
       app.add_subcommand("import", "Take in a Hugging Face cache, or a folder of plain files");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<ImportArguments>();
   verb->add_option("DIR", arguments->folder,
                    "The cache, a repo in it, or a folder; default the cache of this user");
   verb->add_option("--name", arguments->name, "What a plain folder is called")

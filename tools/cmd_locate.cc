@@ -16,7 +16,7 @@
 namespace cake {
 namespace {
 
-struct Arguments {
+struct LocateArguments {
   std::string word;
   bool extents = false;
 };
@@ -114,7 +114,7 @@ std::optional<std::string> store_of_mount(const std::string& path) {
   return store;
 }
 
-int run_locate(Context& context, const Arguments& arguments) {
+int run_locate(Context& context, const LocateArguments& arguments) {
   if (is_local_path(arguments.word)) {
     const std::optional<std::string> store = store_of_mount(arguments.word);
     if (!store)
@@ -135,7 +135,7 @@ int run_locate(Context& context, const Arguments& arguments) {
 
 void add_locate(CLI::App& app, Run& run) {
   CLI::App* locate = app.add_subcommand("locate", "Show where the bytes of a file lie");
-  const auto located = std::make_shared<Arguments>();
+  const auto located = std::make_shared<LocateArguments>();
   locate->add_option("FILE", located->word, "ORG/NAME[@REV]/FILE, or a path below a mount")
       ->required();
   locate->add_flag("--extents", located->extents, "One line an extent");

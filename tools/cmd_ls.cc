@@ -14,7 +14,7 @@
 namespace cake {
 namespace {
 
-struct Arguments {
+struct LsArguments {
   std::string pattern, sort;
   std::vector<std::string> filters;
   bool revisions = false;
@@ -82,7 +82,7 @@ bool passes(const Row& row, const Filter& filter) {
   return number == filter.value;
 }
 
-Result<std::vector<Row>> collect(Index& index, const Arguments& arguments) {
+Result<std::vector<Row>> collect(Index& index, const LsArguments& arguments) {
   std::vector<Row> rows;
   const std::vector<StoredRepo> repos = CAKE_TRY(list_stored_repos(index));
   const Holders holders = CAKE_TRY(count_holders(index, repos, arguments.revisions));
@@ -112,7 +112,7 @@ Result<std::vector<Row>> collect(Index& index, const Arguments& arguments) {
   return rows;
 }
 
-Status arrange(std::vector<Row>& rows, const Arguments& arguments) {
+Status arrange(std::vector<Row>& rows, const LsArguments& arguments) {
   for (const std::string& text : arguments.filters) {
     const Filter filter = CAKE_TRY(parse_filter(text));
     std::erase_if(rows, [&](const Row& row) { return !passes(row, filter); });
@@ -134,7 +134,7 @@ Status arrange(std::vector<Row>& rows, const Arguments& arguments) {
   return {};
 }
 
-int run_ls(Context& context, const Arguments& arguments) {
+int run_ls(Context& context, const LsArguments& arguments) {
   Metrics metrics;
   const std::unique_ptr<Store> store = CAKE_TRY_RUN(context, open_store(context.config, metrics));
   std::vector<Row> rows = CAKE_TRY_RUN(context, collect(store->index(), arguments));
@@ -183,7 +183,7 @@ int run_ls(Context& context, const Arguments& arguments) {
 
 void add_ls(CLI::App& app, Run& run) {
   CLI::App* verb = app.add_subcommand("ls", "List what is in the store");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<LsArguments>();
   verb->add_option("PATTERN", arguments->pattern, "Only repos that match, such as 'meta-llama/*'");
   verb->add_flag("--revisions", arguments->revisions, "One line a commit");
   verb->add_option("--filter", arguments->filters, "Such as 'size>1GB' or 'last_accessed<30d'")

@@ -35,7 +35,7 @@ Result<Target> find_target(Index& index, const Config& config, const std::string
   return Error{Errc::not_found, cat(printable(word), " is not in the store; cake pull it first")};
 }
 
-struct Arguments {
+struct PinArguments {
   std::vector<std::string> words;
   bool is_hot = false;
 };
@@ -68,7 +68,7 @@ Status set_hot(Context& context, Store& store, const Target& target, bool is_pin
   return {};
 }
 
-int run_pin(Context& context, const Arguments& arguments, bool is_pinned) {
+int run_pin(Context& context, const PinArguments& arguments, bool is_pinned) {
   Metrics metrics;
   const std::unique_ptr<Store> store = CAKE_TRY_RUN(context, open_store(context.config, metrics));
   std::vector<Target> targets;
@@ -101,7 +101,7 @@ void add_pin(CLI::App& app, Run& run) {
     CLI::App* verb = app.add_subcommand(is_pinned ? "pin" : "unpin",
                                         is_pinned ? "Keep a revision from being evicted or removed"
                                                   : "Let a revision be evicted again");
-    const auto arguments = std::make_shared<Arguments>();
+    const auto arguments = std::make_shared<PinArguments>();
     verb->add_option("REF", arguments->words, "ORG/NAME[@REV]")->required();
     verb->add_flag("--hot", arguments->is_hot,
                    is_pinned ? "Also keep its complete files materialized, for passthrough"

@@ -14,7 +14,7 @@
 namespace cake {
 namespace {
 
-struct Arguments {
+struct PullArguments {
   std::vector<std::string> words;  // REF, its files, the next REF…
   FileChoice choice;
   PullTarget target;
@@ -42,7 +42,7 @@ struct Sums {
 };
 
 // A word behind the first is a file of the repo before it, unless it says that it is a reference.
-Result<std::vector<Request>> parse_requests(const Arguments& arguments) {
+Result<std::vector<Request>> parse_requests(const PullArguments& arguments) {
   std::vector<Request> requests;
   for (const std::string& word : arguments.words) {
     if (!requests.empty() && !word.starts_with("hf:")) {
@@ -122,7 +122,7 @@ void print_result(Context& context, const std::string& path, const Snapshot& sna
 }
 
 int pull(Context& context, Session& session, Interrupts& interrupts, const Request& request,
-         const Arguments& arguments) {
+         const PullArguments& arguments) {
   interrupts.let_through();
   const auto snapshot = CAKE_TRY_RUN(context, session.find_snapshot(request.reference, true));
   std::vector<PlannedFile> plan = CAKE_TRY_RUN(
@@ -145,7 +145,7 @@ int pull(Context& context, Session& session, Interrupts& interrupts, const Reque
   return kExitOk;
 }
 
-int run_pull(Context& context, const Arguments& arguments) {
+int run_pull(Context& context, const PullArguments& arguments) {
   Interrupts interrupts;  // before the session's threads
   const std::vector<Request> requests = CAKE_TRY_RUN(context, parse_requests(arguments));
   const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
@@ -162,7 +162,7 @@ int run_pull(Context& context, const Arguments& arguments) {
 void add_pull(CLI::App& app, Run& run) {
   CLI::App* verb = app.add_subcommand("pull", "Fetch a repo, or files of it, ahead of use");
   verb->alias("download");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<PullArguments>();
   verb->add_option("REF", arguments->words,
                    "ORG/NAME[@REV][/PATH], then files or folders of it; more repos as hf:REF")
       ->required();

@@ -17,12 +17,12 @@ namespace {
 // The official clients give up after ten: they are to be told that the hub does not answer.
 constexpr uint64_t kMaxNameSeconds = 8;
 
-struct Arguments {
+struct ServeArguments {
   ServeOptions options;
   std::string source;
 };
 
-int run_serve_verb(Context& context, const Arguments& arguments) {
+int run_serve_verb(Context& context, const ServeArguments& arguments) {
   ServeOptions options = arguments.options;
   std::unique_ptr<Session> session;
   if (is_whole_hub(arguments.source)) {
@@ -54,7 +54,7 @@ int run_serve_verb(Context& context, const Arguments& arguments) {
 void add_serve(CLI::App& app, Run& run) {
   CLI::App* verb =
       app.add_subcommand("serve", "Serve a folder of repos, or the store and its hub, as a hub");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<ServeArguments>();
   ServeOptions& options = arguments->options;
   verb->add_option("SRC", arguments->source,
                    "Folder with ORG/NAME/... below it, or hf: for what the store holds and the hub "

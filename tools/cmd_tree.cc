@@ -10,7 +10,7 @@
 namespace cake {
 namespace {
 
-struct Arguments {
+struct TreeArguments {
   std::string reference;
   bool remote = false;
 };
@@ -19,7 +19,7 @@ double percent_of(uint64_t part, uint64_t whole) {
   return whole == 0 ? 100 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
 }
 
-int run_tree(Context& context, const Arguments& arguments) {
+int run_tree(Context& context, const TreeArguments& arguments) {
   const Reference reference = CAKE_TRY_RUN(context, parse_reference(arguments.reference));
   const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
   const auto snapshot = CAKE_TRY_RUN(context, session->find_snapshot(reference, arguments.remote));
@@ -97,7 +97,7 @@ Result<Facts> describe_folder(Session& session, const Snapshot& snapshot, const 
   return facts;
 }
 
-int run_stat(Context& context, const Arguments& arguments) {
+int run_stat(Context& context, const TreeArguments& arguments) {
   const Reference reference = CAKE_TRY_RUN(context, parse_reference(arguments.reference));
   const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
   const auto snapshot = CAKE_TRY_RUN(context, session->find_snapshot(reference, arguments.remote));
@@ -110,9 +110,9 @@ int run_stat(Context& context, const Arguments& arguments) {
 }
 
 void add_verb(CLI::App& app, Run& run, const char* name, const char* help,
-              int (*function)(Context&, const Arguments&)) {
+              int (*function)(Context&, const TreeArguments&)) {
   CLI::App* verb = app.add_subcommand(name, help);
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<TreeArguments>();
   verb->add_option("REF", arguments->reference, "Repo, folder or file")->required();
   verb->add_flag("--remote", arguments->remote, "Ask the hub, even when the store has an answer");
   verb->callback([arguments, function, &run] {

@@ -16,7 +16,7 @@
 namespace cake {
 namespace {
 
-struct Arguments {
+struct VerifyArguments {
   std::string reference, directory;
   bool repairs = false;
   bool fails_on_missing = false, fails_on_extra = false;
@@ -30,7 +30,7 @@ struct Findings {
   uint64_t checked_bytes = 0;
   std::vector<std::string> mismatched, damaged, repaired, missing, extra;
 
-  bool is_good(const Arguments& arguments) const {
+  bool is_good(const VerifyArguments& arguments) const {
     return mismatched.empty() && damaged.empty() &&
            (!arguments.fails_on_missing || missing.empty()) &&
            (!arguments.fails_on_extra || extra.empty());
@@ -111,7 +111,7 @@ class StoreCheck {
   VerifyOptions options_;
 };
 
-Result<std::vector<Target>> choose_targets(Session& session, const Arguments& arguments) {
+Result<std::vector<Target>> choose_targets(Session& session, const VerifyArguments& arguments) {
   std::vector<Target> targets;
   Index& index = session.store().index();
   if (arguments.reference.empty()) {
@@ -155,7 +155,7 @@ bool is_bookkeeping(const std::string& path) {
   return path.starts_with(".cache/") || path.starts_with(".git/") || path.ends_with(".part");
 }
 
-Status check_folder(Session& session, Interrupts& interrupts, const Arguments& arguments,
+Status check_folder(Session& session, Interrupts& interrupts, const VerifyArguments& arguments,
                     Findings& findings) {
   const Reference reference = CAKE_TRY(parse_reference(arguments.reference));
   const auto snapshot = CAKE_TRY(session.find_snapshot(reference, false));
@@ -232,7 +232,7 @@ void print(Context& context, const Findings& findings) {
   context.out << ", " << format_size(findings.checked_bytes) << '\n';
 }
 
-int run_verify(Context& context, const Arguments& arguments) {
+int run_verify(Context& context, const VerifyArguments& arguments) {
   Interrupts interrupts;
   const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
   Findings findings;
@@ -255,7 +255,7 @@ int run_verify(Context& context, const Arguments& arguments) {
 void add_verify(CLI::App& app, Run& run) {
   CLI::App* verb =
       app.add_subcommand("verify", "Compare what is stored with the hashes it is named by");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<VerifyArguments>();
   verb->add_option("REF", arguments->reference, "Only this repo, folder or file");
   verb->add_option("DIR", arguments->directory,
                    "Compare the plain files below this folder, not the store");

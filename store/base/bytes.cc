@@ -1,5 +1,6 @@
 #include "store/base/bytes.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -17,6 +18,12 @@ int hex_value(char digit) {
 }
 
 }  // namespace
+
+size_t shared_prefix(std::string_view a, std::string_view b) {
+  const size_t shorter = std::min(a.size(), b.size());
+  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + shorter, b.begin()).first -
+                             a.begin());
+}
 
 std::string hex(ByteSpan bytes) {
   constexpr char kDigits[] = "0123456789abcdef";

@@ -89,6 +89,9 @@ std::string hex(ByteSpan bytes);
 bool parse_hex(std::string_view text, MutableByteSpan out);
 bool is_hex(std::string_view text, size_t digits);
 
+// How many bytes two texts begin with alike.
+size_t shared_prefix(std::string_view a, std::string_view b);
+
 // Appends anything std::to_string or a string takes: cat("pack ", 7, " is short").
 namespace internal {
 inline void append(std::string& out, std::string_view text) {

@@ -12,9 +12,11 @@
 
 namespace cake {
 
+constexpr size_t kDigestBytes = 32;
+
 // BLAKE3-256 of a chunk's plain bytes: its name in every store.
 struct Digest {
-  std::array<std::byte, 32> bytes{};
+  std::array<std::byte, kDigestBytes> bytes{};
 
   std::string hex() const { return cake::hex(bytes); }
   // All zero: "not known yet" in a recipe segment.

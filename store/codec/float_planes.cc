@@ -21,7 +21,7 @@ constexpr size_t kMaxPlain = kMiB;
 // what is packed may have a group's worth of bytes more.
 constexpr size_t kMaxPlanesBytes = kMaxPlain / 4 * 5 + kMaxPlanes * kGroup1;
 
-Error corrupt(std::string_view reason) {
+Error corrupt_planes(std::string_view reason) {
   return Error{Errc::corrupt, cat("float_planes: ", reason)};
 }
 
@@ -146,29 +146,29 @@ struct Frame {
 };
 
 Result<Frame> parse_frame(std::span<const uint8_t> encoded, size_t plain_bytes) {
-  if (plain_bytes > kMaxPlain) return corrupt("chunk too long");
-  if (encoded.size() < kHeadBytes) return corrupt("truncated");
-  if (encoded[0] != kVersion) return corrupt("unknown version");
+  if (plain_bytes > kMaxPlain) return corrupt_planes("chunk too long");
+  if (encoded.size() < kHeadBytes) return corrupt_planes("truncated");
+  if (encoded[0] != kVersion) return corrupt_planes("unknown version");
   Frame frame;
   frame.transform = static_cast<Transform>(encoded[1]);
   frame.bias = encoded[2];
   frame.shape = transform_shape(frame.transform);
-  if (frame.shape.element_bytes == 0) return corrupt("unknown transform");
-  if (encoded[3] != frame.shape.planes) return corrupt("wrong number of planes");
+  if (frame.shape.element_bytes == 0) return corrupt_planes("unknown transform");
+  if (encoded[3] != frame.shape.planes) return corrupt_planes("wrong number of planes");
   size_t at = kHeadBytes + frame.shape.planes * kPlaneEntryBytes;
-  if (at > encoded.size()) return corrupt("truncated");
+  if (at > encoded.size()) return corrupt_planes("truncated");
   for (unsigned i = 0; i < frame.shape.planes; i++) {
     const uint32_t entry = load_le32(reinterpret_cast<const std::byte*>(encoded.data()) +
                                      kHeadBytes + i * kPlaneEntryBytes);
     const size_t bytes = entry >> 8;
-    if (bytes > encoded.size() - at) return corrupt("plane beyond the end");
+    if (bytes > encoded.size() - at) return corrupt_planes("plane beyond the end");
     frame.planes[i] = {static_cast<PlaneCoding>(entry & 0xff), encoded.subspan(at, bytes)};
     at += bytes;
   }
   frame.count = plain_bytes / frame.shape.element_bytes;
   frame.tail = encoded.subspan(at);
   if (frame.tail.size() != plain_bytes % frame.shape.element_bytes)
-    return corrupt("another length than the chunk");
+    return corrupt_planes("another length than the chunk");
   return frame;
 }
 
@@ -186,7 +186,8 @@ class BlockReader {
       static_assert(kBlockElements == kRansSegment);
       reader.rans_ = CAKE_TRY(RansReader::open(plane.encoded, whole.size(), kernels));
     } else if (plane.coding == PlaneCoding::raw) {
-      if (plane.encoded.size() != whole.size()) return corrupt("raw plane of another length");
+      if (plane.encoded.size() != whole.size())
+        return corrupt_planes("raw plane of another length");
       reader.plane_ = plane.encoded.data();
     } else if (plane.coding == PlaneCoding::constant) {
       const size_t size = std::min(block.size(), whole.size());

@@ -17,7 +17,7 @@ constexpr double kRawAboveBits = 7.9;
 // A value this frequent means runs, which order 0 does not see.
 constexpr double kRunsAboveShare = 0.9;
 
-Error corrupt(std::string_view reason) {
+Error corrupt_plane(std::string_view reason) {
   return Error{Errc::corrupt, cat("plane: ", reason)};
 }
 
@@ -165,11 +165,11 @@ Status decode_plane(PlaneCoding coding, std::span<const uint8_t> encoded,
                     const CodecKernels& kernels, std::span<uint8_t> plane) {
   switch (coding) {
     case PlaneCoding::raw:
-      if (encoded.size() != plane.size()) return corrupt("wrong length");
+      if (encoded.size() != plane.size()) return corrupt_plane("wrong length");
       std::copy(encoded.begin(), encoded.end(), plane.begin());
       return {};
     case PlaneCoding::constant:
-      if (encoded.size() != 1) return corrupt("a constant of another length than 1");
+      if (encoded.size() != 1) return corrupt_plane("a constant of another length than 1");
       std::fill(plane.begin(), plane.end(), encoded[0]);
       return {};
     case PlaneCoding::zstd:
@@ -177,7 +177,7 @@ Status decode_plane(PlaneCoding coding, std::span<const uint8_t> encoded,
     case PlaneCoding::rans:
       return decode_rans(encoded, kernels, plane);
   }
-  return corrupt("unknown coding");
+  return corrupt_plane("unknown coding");
 }
 
 }  // namespace cake

@@ -14,7 +14,7 @@ constexpr size_t kMaxPlane = kMiB;
 constexpr size_t kMaxSegments = kMaxPlane / kRansSegment;
 // Of a table without its escapes' indices.
 constexpr size_t kMaxTableBytes = 1 + 2 * kRansEntries + kRansEntries + 4 + 256;
-Error corrupt(std::string_view reason) {
+Error corrupt_rans(std::string_view reason) {
   return Error{Errc::corrupt, cat("rans: ", reason)};
 }
 
@@ -208,17 +208,17 @@ std::optional<size_t> RansWriter::encode(std::span<const uint8_t> plane, std::sp
 
 Result<RansReader> RansReader::open(std::span<const uint8_t> encoded, size_t plane_bytes,
                                     const CodecKernels& kernels) {
-  if (plane_bytes > kMaxPlane) return corrupt("plane too long");
-  if (encoded.size() < kHeadBytes) return corrupt("truncated");
+  if (plane_bytes > kMaxPlane) return corrupt_rans("plane too long");
+  if (encoded.size() < kHeadBytes) return corrupt_rans("truncated");
   const uint32_t tables_bytes =
       load_le32(reinterpret_cast<const std::byte*>(encoded.data()) + 2 * kRansLanes);
-  if (tables_bytes > encoded.size() - kHeadBytes) return corrupt("tables beyond the end");
+  if (tables_bytes > encoded.size() - kHeadBytes) return corrupt_rans("tables beyond the end");
   RansReader reader(kernels, encoded.subspan(kHeadBytes, tables_bytes),
                     encoded.subspan(kHeadBytes + tables_bytes));
   std::copy_n(encoded.begin(), kRansLanes, reader.states_.low.begin());
   std::copy_n(encoded.begin() + kRansLanes, kRansLanes, reader.states_.high.begin());
   if (std::count(reader.states_.high.begin(), reader.states_.high.end(), 0) != 0)
-    return corrupt("state below its bound");
+    return corrupt_rans("state below its bound");
   return reader;
 }
 
@@ -230,37 +230,37 @@ Status RansReader::read_table(size_t symbols, RansTable& table, Escapes& escapes
     return at;
   };
   const uint8_t* at = take(1);
-  if (at == nullptr) return corrupt("truncated table");
+  if (at == nullptr) return corrupt_rans("truncated table");
   for (unsigned runs = *at; runs > 0; runs--) {
     at = take(2);
-    if (at == nullptr) return corrupt("truncated table");
+    if (at == nullptr) return corrupt_rans("truncated table");
     const unsigned first = at[0], length = at[1] + 1U;
     if (table.entries + length > kRansEntries || first + length > 256)
-      return corrupt("too many entries");
+      return corrupt_rans("too many entries");
     for (unsigned i = 0; i < length; i++)
       table.value[table.entries++] = static_cast<uint8_t>(first + i);
   }
   at = take(table.entries + 1);
-  if (at == nullptr) return corrupt("truncated table");
+  if (at == nullptr) return corrupt_rans("truncated table");
   std::copy_n(at, table.entries, table.freq.begin());
   if (const uint8_t escape_freq = at[table.entries]) {
-    if (table.entries == kRansEntries) return corrupt("too many entries");
+    if (table.entries == kRansEntries) return corrupt_rans("too many entries");
     table.escape = table.entries++;
     table.freq[table.escape] = escape_freq;
     at = take(3);
-    if (at == nullptr) return corrupt("truncated table");
+    if (at == nullptr) return corrupt_rans("truncated table");
     escapes.count = load_le16(reinterpret_cast<const std::byte*>(at));
     escapes.rare_count = at[2] + 1U;
-    if (escapes.count > symbols) return corrupt("more escapes than bytes");
+    if (escapes.count > symbols) return corrupt_rans("more escapes than bytes");
     at = take(escapes.rare_count);
-    if (at == nullptr) return corrupt("truncated table");
+    if (at == nullptr) return corrupt_rans("truncated table");
     escapes.rare = {at, escapes.rare_count};
     const size_t bytes = indices_bytes(escapes.count, escapes.rare_count);
     at = take(bytes);
-    if (at == nullptr) return corrupt("truncated escapes");
+    if (at == nullptr) return corrupt_rans("truncated escapes");
     escapes.indices = {at, bytes};
   }
-  if (!table.assign_slots()) return corrupt("frequencies do not add up");
+  if (!table.assign_slots()) return corrupt_rans("frequencies do not add up");
   return {};
 }
 
@@ -300,17 +300,17 @@ Status RansReader::next(std::span<uint8_t> out) {
   const uint8_t* const end = stream_.data() + stream_.size();
   const uint8_t* const at = kernels_->rans_decode(states_, table, stream_.data(), end, out.data(),
                                                   out.size(), where.data());
-  if (at == nullptr) return corrupt("truncated stream");
+  if (at == nullptr) return corrupt_rans("truncated stream");
   stream_ = {at, end};
   if (table.escape != kNoEscape && !patch(out, std::span(where).first((out.size() + 31) / 32),
                                           escapes.count, escapes.rare, escapes.indices))
-    return corrupt("escapes do not match");
+    return corrupt_rans("escapes do not match");
   return {};
 }
 
 Status RansReader::finish() const {
-  if (!tables_.empty() || !stream_.empty()) return corrupt("bytes left over");
-  if (states_ != RansStates::initial()) return corrupt("wrong last state");
+  if (!tables_.empty() || !stream_.empty()) return corrupt_rans("bytes left over");
+  if (states_ != RansStates::initial()) return corrupt_rans("wrong last state");
   return {};
 }
 

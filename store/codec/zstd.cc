@@ -21,9 +21,9 @@ constexpr int kFloatLevel = 1;
 
 // The sample: slices this long, evenly spread.  Together 32 KiB, so a 1 MiB chunk is seen at every
 // 64 KiB; what repeats only over longer distances is missed.
-constexpr size_t kSliceBytes = 2 * kKiB;
-constexpr size_t kSlices = 16;
-constexpr size_t kSampledFrom = 128 * kKiB;
+constexpr size_t kProbeSliceBytes = 2 * kKiB;
+constexpr size_t kProbeSlices = 16;
+constexpr size_t kProbedFrom = 128 * kKiB;
 
 // The sample is too short to show every match, so half that gain there is worth an attempt.
 constexpr size_t promising_bytes(size_t sample_bytes) {
@@ -67,7 +67,7 @@ int level_for(Dtype dtype) {
 }
 
 // Compresses into `out`; nullopt when it does not fit.
-Result<std::optional<size_t>> compress(ByteSpan plain, int level, MutableByteSpan out) {
+Result<std::optional<size_t>> compress_into(ByteSpan plain, int level, MutableByteSpan out) {
   ZSTD_CCtx* context = compression_context();
   if (!context) return Error{Errc::io, "zstd: no memory for a context"};
   const size_t size =
@@ -77,22 +77,22 @@ Result<std::optional<size_t>> compress(ByteSpan plain, int level, MutableByteSpa
   return Error{Errc::io, cat("zstd: ", ZSTD_getErrorName(size))};
 }
 
-using Sample = std::array<std::byte, kSliceBytes * kSlices>;
+using Probe = std::array<std::byte, kProbeSliceBytes * kProbeSlices>;
 
-void take_sample(ByteSpan plain, Sample& sample) {
-  const size_t stride = (plain.size() - kSliceBytes) / (kSlices - 1);
-  for (size_t i = 0; i < kSlices; i++)
-    std::memcpy(&sample[i * kSliceBytes], &plain[i * stride], kSliceBytes);
+void take_probe(ByteSpan plain, Probe& sample) {
+  const size_t stride = (plain.size() - kProbeSliceBytes) / (kProbeSlices - 1);
+  for (size_t i = 0; i < kProbeSlices; i++)
+    std::memcpy(&sample[i * kProbeSliceBytes], &plain[i * stride], kProbeSliceBytes);
 }
 
 Result<bool> is_promising(ByteSpan plain) {
-  Sample sample;
-  take_sample(plain, sample);
-  std::array<std::byte, promising_bytes(kSliceBytes * kSlices)> encoded;
-  return CAKE_TRY(compress(sample, kFloatLevel, encoded)).has_value();
+  Probe sample;
+  take_probe(plain, sample);
+  std::array<std::byte, promising_bytes(kProbeSliceBytes * kProbeSlices)> encoded;
+  return CAKE_TRY(compress_into(sample, kFloatLevel, encoded)).has_value();
 }
 
-Error corrupt(std::string_view reason) {
+Error corrupt_zstd(std::string_view reason) {
   return Error{Errc::corrupt, cat("zstd: ", reason)};
 }
 
@@ -111,24 +111,24 @@ std::optional<uint64_t> window_bytes(ByteSpan frame, uint64_t content_bytes) {
 // One frame, exactly as long as `encoded`, of exactly `plain_bytes`.
 Status check_frame(ByteSpan encoded, uint64_t plain_bytes) {
   if (encoded.size() < 5 || load_le32(encoded.data()) != ZSTD_MAGICNUMBER)
-    return corrupt("not a frame");
+    return corrupt_zstd("not a frame");
   const unsigned long long content = ZSTD_getFrameContentSize(encoded.data(), encoded.size());
-  if (content == ZSTD_CONTENTSIZE_ERROR) return corrupt("bad frame header");
-  if (content != plain_bytes) return corrupt("the frame holds another length than the chunk");
+  if (content == ZSTD_CONTENTSIZE_ERROR) return corrupt_zstd("bad frame header");
+  if (content != plain_bytes) return corrupt_zstd("the frame holds another length than the chunk");
   const std::optional<uint64_t> window = window_bytes(encoded, plain_bytes);
-  if (!window || *window > plain_bytes) return corrupt("window beyond the chunk");
+  if (!window || *window > plain_bytes) return corrupt_zstd("window beyond the chunk");
   if (ZSTD_findFrameCompressedSize(encoded.data(), encoded.size()) != encoded.size())
-    return corrupt("truncated, or bytes after the frame");
+    return corrupt_zstd("truncated, or bytes after the frame");
   return {};
 }
 
 }  // namespace
 
 Result<std::optional<Buffer>> ZstdCodec::encode(ByteSpan plain, Dtype dtype) const {
-  if (plain.size() >= kSampledFrom && !CAKE_TRY(is_promising(plain))) return std::nullopt;
+  if (plain.size() >= kProbedFrom && !CAKE_TRY(is_promising(plain))) return std::nullopt;
   // Given no more room than is worth taking, the library itself stops when there is no gain.
   Buffer encoded(worthwhile_bytes(plain.size()));
-  const std::optional<size_t> size = CAKE_TRY(compress(plain, level_for(dtype), encoded));
+  const std::optional<size_t> size = CAKE_TRY(compress_into(plain, level_for(dtype), encoded));
   if (!size) return std::nullopt;
   encoded.resize(*size);
   return encoded;
@@ -144,8 +144,8 @@ Status zstd_decode(ByteSpan encoded, MutableByteSpan plain) {
   if (!context) return Error{Errc::io, "zstd: no memory for a context"};
   const size_t size =
       ZSTD_decompressDCtx(context, plain.data(), plain.size(), encoded.data(), encoded.size());
-  if (ZSTD_isError(size)) return corrupt(ZSTD_getErrorName(size));
-  if (size != plain.size()) return corrupt("the frame is shorter than it says");
+  if (ZSTD_isError(size)) return corrupt_zstd(ZSTD_getErrorName(size));
+  if (size != plain.size()) return corrupt_zstd("the frame is shorter than it says");
   return {};
 }
 
@@ -164,7 +164,7 @@ void forgo_matches(ZSTD_CCtx* context) {
 }  // namespace
 
 Result<std::optional<size_t>> zstd_encode_plane(ByteSpan plane, bool matches, MutableByteSpan out) {
-  if (matches) return compress(plane, kFloatLevel, out);
+  if (matches) return compress_into(plane, kFloatLevel, out);
   ZSTD_CCtx* context = compression_context();
   if (!context) return Error{Errc::io, "zstd: no memory for a context"};
   ZSTD_CCtx_reset(context, ZSTD_reset_session_and_parameters);
@@ -177,11 +177,11 @@ Result<std::optional<size_t>> zstd_encode_plane(ByteSpan plane, bool matches, Mu
 }
 
 Result<double> zstd_estimate(ByteSpan plain) {
-  if (plain.size() < kSampledFrom) return 1.0;
-  Sample sample;
-  take_sample(plain, sample);
-  Sample encoded;
-  const std::optional<size_t> size = CAKE_TRY(compress(sample, kFloatLevel, encoded));
+  if (plain.size() < kProbedFrom) return 1.0;
+  Probe sample;
+  take_probe(plain, sample);
+  Probe encoded;
+  const std::optional<size_t> size = CAKE_TRY(compress_into(sample, kFloatLevel, encoded));
   return size ? static_cast<double>(*size) / static_cast<double>(sample.size()) : 1.0;
 }
 

@@ -8,8 +8,6 @@ namespace cake {
 
 namespace {
 
-constexpr uint64_t kLengthBytes = 8;  // what tells how long a safetensors header is
-
 constexpr size_t chunks_in(uint64_t bytes) {
   return bytes / kChunkBytes + (bytes % kChunkBytes != 0);
 }
@@ -80,8 +78,8 @@ Cutter wanted_cutter(std::string_view path) {
 }
 
 uint64_t head_bytes_needed(Cutter cutter, ByteSpan head, uint64_t file_bytes) {
-  if (cutter != Cutter::safetensors || file_bytes < kLengthBytes) return 0;
-  if (head.size() < kLengthBytes) return kLengthBytes;
+  if (cutter != Cutter::safetensors || file_bytes < kSafetensorsLengthBytes) return 0;
+  if (head.size() < kSafetensorsLengthBytes) return kSafetensorsLengthBytes;
   const auto header_bytes = safetensors_header_bytes(head, file_bytes);
   // A refused length needs no more bytes to decide.
   return header_bytes && *header_bytes > head.size() ? *header_bytes : 0;

@@ -11,7 +11,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr uint64_t kLengthBytes = 8;  // the prefix that says how long the JSON is
 // Where the reference implementation's JSON parser stops.
 constexpr size_t kMaxDepth = 128;
 // Two caps of our own.  Each is far beyond any real file, and together they keep what we allocate
@@ -49,7 +48,7 @@ constexpr std::array kDtypes = {
     DtypeRow{Dtype::u64, "U64", 64},
 };
 
-Error corrupt(std::string reason) {
+Error corrupt_header(std::string reason) {
   return Error{Errc::corrupt, std::move(reason)};
 }
 
@@ -248,11 +247,12 @@ Status check_size(const Tensor& tensor) {
   for (const uint64_t dimension : tensor.shape)
     if (product) product = checked_mul(*product, dimension);
   if (product) product = checked_mul(*product, dtype_bits(tensor.dtype));
-  if (!product) return corrupt("size of tensor " + in_quotes(tensor.name) + " overflows");
-  if (*product % 8 != 0) return corrupt("tensor " + in_quotes(tensor.name) + " ends inside a byte");
+  if (!product) return corrupt_header("size of tensor " + in_quotes(tensor.name) + " overflows");
+  if (*product % 8 != 0)
+    return corrupt_header("tensor " + in_quotes(tensor.name) + " ends inside a byte");
   if (*product / 8 != tensor.range.length)
-    return corrupt(cat("tensor ", in_quotes(tensor.name), " has ", tensor.range.length,
-                       " bytes; its shape takes ", *product / 8));
+    return corrupt_header(cat("tensor ", in_quotes(tensor.name), " has ", tensor.range.length,
+                              " bytes; its shape takes ", *product / 8));
   return {};
 }
 
@@ -267,16 +267,17 @@ Status place_tensors(std::vector<Tensor>& tensors, uint64_t header_bytes, uint64
   uint64_t expected = 0;
   for (Tensor& tensor : tensors) {
     if (tensor.range.offset != expected)
-      return corrupt(cat("tensor ", in_quotes(tensor.name), " begins at ", tensor.range.offset,
-                         " of the data, not at ", expected));
+      return corrupt_header(cat("tensor ", in_quotes(tensor.name), " begins at ",
+                                tensor.range.offset, " of the data, not at ", expected));
     CAKE_TRY(check_size(tensor));
     expected = tensor.range.end();
     if (expected > data_bytes)
-      return corrupt("tensor " + in_quotes(tensor.name) + " ends beyond the file");
+      return corrupt_header("tensor " + in_quotes(tensor.name) + " ends beyond the file");
     tensor.range.offset += header_bytes;
   }
   if (expected != data_bytes)
-    return corrupt(cat("tensors end ", data_bytes - expected, " bytes before the file does"));
+    return corrupt_header(
+        cat("tensors end ", data_bytes - expected, " bytes before the file does"));
   return {};
 }
 
@@ -302,35 +303,37 @@ std::string_view trim_padding(std::string_view json) {
 }  // namespace
 
 Result<uint64_t> safetensors_header_bytes(ByteSpan first_8, uint64_t file_bytes) {
-  if (file_bytes < kLengthBytes || first_8.size() < kLengthBytes)
-    return corrupt("shorter than the 8 bytes of a header length");
+  if (file_bytes < kSafetensorsLengthBytes || first_8.size() < kSafetensorsLengthBytes)
+    return corrupt_header("shorter than the 8 bytes of a header length");
   const uint64_t json_bytes = load_le64(first_8.data());
   if (json_bytes > kMaxSafetensorsHeaderBytes)
-    return corrupt(cat("header length ", json_bytes, " is beyond ", kMaxSafetensorsHeaderBytes));
-  if (json_bytes > file_bytes - kLengthBytes)
-    return corrupt(cat("header length ", json_bytes, " is beyond the file"));
-  return kLengthBytes + json_bytes;
+    return corrupt_header(
+        cat("header length ", json_bytes, " is beyond ", kMaxSafetensorsHeaderBytes));
+  if (json_bytes > file_bytes - kSafetensorsLengthBytes)
+    return corrupt_header(cat("header length ", json_bytes, " is beyond the file"));
+  return kSafetensorsLengthBytes + json_bytes;
 }
 
 Result<Layout> parse_safetensors(ByteSpan header, uint64_t file_bytes) {
   Layout layout;
   layout.header_bytes = CAKE_TRY(safetensors_header_bytes(header, file_bytes));
   if (header.size() < layout.header_bytes)
-    return corrupt(cat("only ", header.size(), " of ", layout.header_bytes, " header bytes given"));
-  const std::string_view json =
-      trim_padding(as_text(header.subspan(kLengthBytes, layout.header_bytes - kLengthBytes)));
-  if (!json.starts_with('{')) return corrupt("header does not start with {");
+    return corrupt_header(
+        cat("only ", header.size(), " of ", layout.header_bytes, " header bytes given"));
+  const std::string_view json = trim_padding(as_text(
+      header.subspan(kSafetensorsLengthBytes, layout.header_bytes - kSafetensorsLengthBytes)));
+  if (!json.starts_with('{')) return corrupt_header("header does not start with {");
   // To the parser a NUL is the end of its input, and what follows would go unread.
-  if (json.find('\0') != std::string_view::npos) return corrupt("header has a NUL byte");
+  if (json.find('\0') != std::string_view::npos) return corrupt_header("header has a NUL byte");
 
   HeaderReader reader;
-  if (!Json::sax_parse(json.begin(), json.end(), &reader)) return corrupt(reader.reason);
+  if (!Json::sax_parse(json.begin(), json.end(), &reader)) return corrupt_header(reader.reason);
   const auto tensor_name = [](const Tensor& tensor) -> std::string_view { return tensor.name; };
   if (const auto name = find_duplicate(reader.tensors, tensor_name))
-    return corrupt("tensor " + *name + " stands twice");
+    return corrupt_header("tensor " + *name + " stands twice");
   const auto member_name = [](const auto& member) -> std::string_view { return member.first; };
   if (const auto name = find_duplicate(reader.metadata, member_name))
-    return corrupt("__metadata__ has " + *name + " twice");
+    return corrupt_header("__metadata__ has " + *name + " twice");
 
   layout.tensors = std::move(reader.tensors);
   layout.metadata = std::move(reader.metadata);

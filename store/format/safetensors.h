@@ -8,6 +8,8 @@
 
 namespace cake {
 
+// The prefix that says how long the JSON is.
+constexpr uint64_t kSafetensorsLengthBytes = 8;
 // 100 MB is the reference implementation's own cap; without it a hostile length makes us allocate
 // before we have read a byte of JSON.
 constexpr uint64_t kMaxSafetensorsHeaderBytes = 100'000'000;

@@ -7,24 +7,14 @@
 #include <random>
 
 #include "tests/support/fake_upstream.h"
+#include "tests/support/names.h"
+#include "tests/support/pattern.h"
 #include "tests/support/temp_dir.h"
 
 namespace cake {
 namespace {
 
-constexpr char kCommit[] = "0123456789012345678901234567890123456789";
 constexpr char kCommit2[] = "1123456789012345678901234567890123456789";
-const RepoName kRepo{RepoType::model, "org/model"};
-
-std::string random_text(size_t bytes, unsigned seed) {
-  std::mt19937_64 random(seed);
-  std::string text(bytes, '\0');
-  for (size_t i = 0; i + 8 <= bytes; i += 8) {
-    const uint64_t word = random();
-    std::memcpy(text.data() + i, &word, 8);
-  }
-  return text;
-}
 
 std::string safetensors(const std::string& padding, const std::string& a, const std::string& b) {
   std::string header = cat(R"({"a":{"dtype":"U8","shape":[)", a.size(), R"(],"data_offsets":[0,)",
@@ -94,7 +84,7 @@ TEST(Client, ReadsAnyRangeAndFetchesEachByteOnce) {
   const std::string bytes = random_text(5 * kMiB + 17, 1);
   {
     Host host(directory.path());
-    host.upstream->serve("org/model", "main", kCommit, {{"w.bin", bytes}});
+    host.upstream->serve("org/name", "main", kCommit, {{"w.bin", bytes}});
     EXPECT_EQ(host.read("w.bin", 2 * kMiB - 5, 20).value(), bytes.substr(2 * kMiB - 5, 20));
     EXPECT_EQ(host.upstream->counts().bytes, 2 * kMiB) << "a lone touch fetches what it touches";
     EXPECT_EQ(host.read("w.bin", 0, bytes.size() + 100).value(), bytes);
@@ -111,7 +101,7 @@ TEST(Client, CutsSafetensorsAtTensorsAndSharesThemAcrossHeaders) {
   const std::string a = random_text(3 * kMiB + 5, 2), b = random_text(kMiB, 3);
   const std::string one = safetensors("", a, b), two = safetensors("      ", a, b);
   Host host(directory.path());
-  host.upstream->serve("org/model", "main", kCommit,
+  host.upstream->serve("org/name", "main", kCommit,
                        {{"one.safetensors", one}, {"two.safetensors", two}});
   EXPECT_EQ(host.read("one.safetensors", 0, one.size()).value(), one);
   ASSERT_TRUE(host.store->chunks().flush());
@@ -129,7 +119,7 @@ TEST(Client, ServesABrokenSafetensorsAsOpaqueBytes) {
   const TempDir directory;
   const std::string bytes = "\xff\xff\xff\xff\xff\xff\xff\xff{not a header}";
   Host host(directory.path());
-  host.upstream->serve("org/model", "main", kCommit, {{"x.safetensors", bytes}});
+  host.upstream->serve("org/name", "main", kCommit, {{"x.safetensors", bytes}});
   EXPECT_EQ(host.read("x.safetensors", 0, 100).value(), bytes);
   EXPECT_EQ(host.open("x.safetensors")->cutter_name(), "uniform");
 }
@@ -137,7 +127,7 @@ TEST(Client, ServesABrokenSafetensorsAsOpaqueBytes) {
 TEST(Client, ReadsAZeroLengthFileWithoutAsking) {
   const TempDir directory;
   Host host(directory.path());
-  host.upstream->serve("org/model", "main", kCommit, {{"empty.safetensors", ""}});
+  host.upstream->serve("org/name", "main", kCommit, {{"empty.safetensors", ""}});
   EXPECT_EQ(host.read("empty.safetensors", 0, 10).value(), "");
   EXPECT_EQ(host.upstream->counts().reads, 0u);
 }
@@ -146,7 +136,7 @@ TEST(Client, KeepsWhatArrivedBeforeACut) {
   const TempDir directory;
   const std::string bytes = random_text(4 * kMiB, 4);
   Host host(directory.path());
-  host.upstream->serve("org/model", "main", kCommit, {{"w.bin", bytes}});
+  host.upstream->serve("org/name", "main", kCommit, {{"w.bin", bytes}});
   host.upstream->fail_next_reads({{{Errc::upstream, "cut"}, 2 * kMiB + 100}});
   EXPECT_EQ(host.read("w.bin", 0, bytes.size()).value(), bytes);
   // The extent that was cut is fetched again, the two before it are not.
@@ -157,7 +147,7 @@ TEST(Client, AHardReaderOutlivesTheWeather) {
   const TempDir directory;
   const std::string bytes = random_text(kMiB, 5);
   Host host(directory.path());
-  host.upstream->serve("org/model", "main", kCommit, {{"w.bin", bytes}});
+  host.upstream->serve("org/name", "main", kCommit, {{"w.bin", bytes}});
   host.upstream->fail_next_reads({{{Errc::timeout, "stalled"}, 0},
                                   {{Errc::offline, "refused"}, 0},
                                   {{Errc::upstream, "503"}, 10},
@@ -168,7 +158,7 @@ TEST(Client, AHardReaderOutlivesTheWeather) {
 TEST(Client, ASoftReaderGetsTheErrorAndRemembersIt) {
   const TempDir directory;
   Host host(directory.path(), true, false);
-  host.upstream->serve("org/model", "main", kCommit, {{"w.bin", random_text(kMiB, 6)}});
+  host.upstream->serve("org/name", "main", kCommit, {{"w.bin", random_text(kMiB, 6)}});
   ASSERT_TRUE(host.find());
   host.upstream->set_down(Error{Errc::offline, "no route"});
   const auto failed = host.read("w.bin", 0, 10);
@@ -183,7 +173,7 @@ TEST(Client, ASoftReaderGetsTheErrorAndRemembersIt) {
 TEST(Client, DeniedIsNotRetried) {
   const TempDir directory;
   Host host(directory.path());
-  host.upstream->serve("org/model", "main", kCommit, {{"w.bin", random_text(kMiB, 6)}});
+  host.upstream->serve("org/name", "main", kCommit, {{"w.bin", random_text(kMiB, 6)}});
   host.upstream->fail_next_reads({{{Errc::denied, "gated"}, 0}});
   const auto failed = host.read("w.bin", 0, 10);
   ASSERT_FALSE(failed);
@@ -196,7 +186,7 @@ TEST(Client, AMixedPageCacheReadFailsAtOnceWhileTheHubIsDown) {
   const TempDir directory;
   const std::string bytes = random_text(2 * kMiB, 7);
   Host host(directory.path());
-  host.upstream->serve("org/model", "main", kCommit, {{"w.bin", bytes}});
+  host.upstream->serve("org/name", "main", kCommit, {{"w.bin", bytes}});
   EXPECT_EQ(host.read("w.bin", 0, 10).value(), bytes.substr(0, 10));
   host.client->health().failed(Errc::offline);
   ReadOptions page_cache;
@@ -212,7 +202,7 @@ TEST(Client, ManyReadersOfOneExtentAreOneRequest) {
   const TempDir directory;
   const std::string bytes = random_text(kMiB, 8);
   Host host(directory.path());
-  host.upstream->serve("org/model", "main", kCommit, {{"w.bin", bytes}});
+  host.upstream->serve("org/name", "main", kCommit, {{"w.bin", bytes}});
   const auto reader = host.open("w.bin");
   host.upstream->hold();
   std::atomic<int> right{0};
@@ -235,7 +225,7 @@ TEST(Client, RefusesBytesThatDifferFromThoseKnown) {
   const TempDir directory;
   const std::string bytes = random_text(kMiB, 9);
   Host host(directory.path());
-  host.upstream->serve("org/model", "main", kCommit, {{"w.bin", bytes}});
+  host.upstream->serve("org/name", "main", kCommit, {{"w.bin", bytes}});
   const auto reader = host.open("w.bin");
   ASSERT_TRUE(host.read("w.bin", 0, kMiB));
   ASSERT_TRUE(host.store->chunks().flush());
@@ -248,7 +238,7 @@ TEST(Client, RefusesBytesThatDifferFromThoseKnown) {
   Metrics metrics;
   auto upstream = std::make_unique<FakeUpstream>();
   FakeUpstream* const far_end = upstream.get();
-  far_end->serve("org/model", "main", kCommit, {{"w.bin", bytes}});
+  far_end->serve("org/name", "main", kCommit, {{"w.bin", bytes}});
   Client second(*host.store, "hf:fake", std::move(upstream), ClientOptions{}, metrics);
   far_end->corrupt_next_read();
   const auto again = second.open(content).value();
@@ -263,13 +253,13 @@ TEST(Client, NamesAreAnsweredFromTheStoreOnceKnown) {
   const TempDir directory;
   {
     Host host(directory.path());
-    host.upstream->serve("org/model", "main", kCommit, {{"a", "1"}});
+    host.upstream->serve("org/name", "main", kCommit, {{"a", "1"}});
     EXPECT_EQ(host.find().value()->commit(), kCommit);
     EXPECT_EQ(host.find().value()->commit(), kCommit);
     EXPECT_EQ(host.upstream->counts().resolves, 1u);
     EXPECT_EQ(host.upstream->counts().trees, 1u);
     // A moved branch is seen when the hub is asked, not before.
-    host.upstream->serve("org/model", "main", kCommit2, {{"a", "2"}});
+    host.upstream->serve("org/name", "main", kCommit2, {{"a", "2"}});
     EXPECT_EQ(host.find().value()->commit(), kCommit);
     EXPECT_EQ(host.find("main", true).value()->commit(), kCommit2);
   }
@@ -292,7 +282,7 @@ TEST(Client, AnAbsentNameIsRememberedAndAFaultIsNot) {
   host.upstream->set_down(Error{Errc::timeout, "no answer"});
   EXPECT_EQ(host.find("v8").error().code, Errc::timeout);
   host.upstream->set_down(std::nullopt);
-  host.upstream->serve("org/model", "v8", kCommit, {{"a", "1"}});
+  host.upstream->serve("org/name", "v8", kCommit, {{"a", "1"}});
   EXPECT_TRUE(host.find("v8"));
 }
 
@@ -318,9 +308,9 @@ TEST(Client, ListsAnAuthorFromTheHubAndOfflineFromTheStore) {
   };
   {
     Host host(directory.path());
-    host.upstream->serve("org/model", "main", kCommit, {{"a", "1"}});
+    host.upstream->serve("org/name", "main", kCommit, {{"a", "1"}});
     host.upstream->serve("org/other", "main", kCommit, {{"a", "1"}});
-    EXPECT_EQ(list(host, "org").value(), (std::vector<std::string>{"org/model", "org/other"}));
+    EXPECT_EQ(list(host, "org").value(), (std::vector<std::string>{"org/name", "org/other"}));
     EXPECT_EQ(list(host, "org").value().size(), 2u);
     EXPECT_EQ(host.upstream->counts().authors, 1u);
     EXPECT_EQ(list(host, "nobody").error().code, Errc::not_found);
@@ -337,8 +327,8 @@ TEST(Client, TwoProcessesOfAStoreFetchOnce) {
   const TempDir directory;
   const std::string bytes = random_text(8 * kMiB, 10);
   Host first(directory.path()), second(directory.path());
-  first.upstream->serve("org/model", "main", kCommit, {{"w.bin", bytes}});
-  second.upstream->serve("org/model", "main", kCommit, {{"w.bin", bytes}});
+  first.upstream->serve("org/name", "main", kCommit, {{"w.bin", bytes}});
+  second.upstream->serve("org/name", "main", kCommit, {{"w.bin", bytes}});
   std::thread other([&] { EXPECT_EQ(second.read("w.bin", 0, bytes.size()).value(), bytes); });
   EXPECT_EQ(first.read("w.bin", 0, bytes.size()).value(), bytes);
   other.join();

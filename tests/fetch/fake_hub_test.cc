@@ -11,11 +11,11 @@
 namespace cake {
 namespace {
 
-constexpr uint64_t kBytes = 200'000;
+constexpr uint64_t kFileBytes = 200'000;
 
 class FakeHubTest : public testing::Test {
  protected:
-  FakeHubTest() { hub_.add_pattern("org/m", "w.bin", kBytes); }
+  FakeHubTest() { hub_.add_pattern("org/m", "w.bin", kFileBytes); }
   std::string weights() const { return hub_.url("org/m/resolve/main/w.bin"); }
   Result<HttpAnswer> ask(std::vector<HttpHeader> headers = {}) {
     return asker_.get(weights(), std::move(headers));
@@ -24,7 +24,7 @@ class FakeHubTest : public testing::Test {
   void expect_whole() {
     const auto answer = ask();
     ASSERT_TRUE(answer) << answer.error().message;
-    EXPECT_EQ(answer->body, as_text(pattern_bytes(kBytes)));
+    EXPECT_EQ(answer->body, as_text(pattern_bytes(kFileBytes)));
   }
 
   FakeHub hub_;
@@ -118,9 +118,9 @@ TEST_F(FakeHubTest, Lies) {
     return answer ? *answer : HttpAnswer{};
   };
   const HttpHeader range{"Range", "bytes=0-999"};
-  EXPECT_EQ(with(Kind::ignore_range, {range}).body.size(), kBytes);
+  EXPECT_EQ(with(Kind::ignore_range, {range}).body.size(), kFileBytes);
   EXPECT_EQ(with(Kind::wrong_content_range, {range}).head.find("content-range"),
-            cat("bytes 1-1000/", kBytes));
+            cat("bytes 1-1000/", kFileBytes));
   Buffer flipped = pattern_bytes(1000);
   flipped[100] ^= std::byte{0x20};
   EXPECT_EQ(with(Kind::wrong_bytes, {range}).body, as_text(flipped));
@@ -170,7 +170,7 @@ TEST_F(FakeHubTest, HoldsAThousandStalledBodies) {
   hub_.release_stalled();
   for (const auto& peer : peers) {
     const std::string answer = peer->read_until("");
-    ASSERT_EQ(answer.size() - answer.find("\r\n\r\n") - 4, kBytes);
+    ASSERT_EQ(answer.size() - answer.find("\r\n\r\n") - 4, kFileBytes);
   }
   EXPECT_EQ(hub_.stalled(), 0U);
 }
@@ -233,8 +233,8 @@ TEST_F(FakeHubTest, Counts) {
   EXPECT_EQ(counters.requests, 2U);
   EXPECT_EQ(counters.requests_by_endpoint["resolve"], 1U);
   EXPECT_EQ(counters.requests_by_endpoint["tree"], 1U);
-  EXPECT_EQ(counters.bytes_by_endpoint["resolve"], kBytes);
-  EXPECT_EQ(counters.bytes_by_path["/org/m/resolve/main/w.bin"], kBytes);
+  EXPECT_EQ(counters.bytes_by_endpoint["resolve"], kFileBytes);
+  EXPECT_EQ(counters.bytes_by_path["/org/m/resolve/main/w.bin"], kFileBytes);
   EXPECT_EQ(counters.connections, 1U);
   hub_.reset_counters();
   EXPECT_EQ(hub_.counters().requests, 0U);

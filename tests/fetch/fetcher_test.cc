@@ -7,14 +7,14 @@
 
 #include "fetch/client.h"
 #include "tests/support/fake_upstream.h"
+#include "tests/support/names.h"
 #include "tests/support/store_fixture.h"
 #include "tests/support/temp_dir.h"
 
 namespace cake {
 namespace {
 
-constexpr char kCommit[] = "0123456789012345678901234567890123456789";
-constexpr uint64_t kFileBytes = 64 * kMiB;
+constexpr uint64_t kFetchedBytes = 64 * kMiB;
 
 bool covers(const std::vector<ByteRange>& ranges, uint64_t offset) {
   return std::any_of(ranges.begin(), ranges.end(), [&](const ByteRange& range) {
@@ -29,7 +29,7 @@ TEST(Fetcher, QueuedReadaheadThatSomebodyWaitsForGoesAtOnce) {
   StoreFixture fixture(directory.path());
   auto far_end = std::make_unique<FakeUpstream>();
   FakeUpstream& upstream = *far_end;
-  upstream.serve("org/m", "main", kCommit, {{"w.bin", std::string(kFileBytes, 'w')}});
+  upstream.serve("org/m", "main", kCommit, {{"w.bin", std::string(kFetchedBytes, 'w')}});
   ClientOptions options;
   options.fetch.max_transfers = 2;
   Client client(fixture.store(), "hf:fake", std::move(far_end), options, fixture.metrics());
@@ -53,7 +53,7 @@ TEST(Fetcher, QueuedReadaheadThatSomebodyWaitsForGoesAtOnce) {
   const std::vector<ByteRange> asked = upstream.ranges();
   for (uint64_t i = 0; i < kReads; i++) EXPECT_TRUE(covers(asked, i * kMiB)) << i;
   // Readahead itself keeps to its two transfers.
-  EXPECT_FALSE(covers(asked, kFileBytes - 1));
+  EXPECT_FALSE(covers(asked, kFetchedBytes - 1));
   uint64_t total = 0;
   for (const ByteRange& range : asked) total += range.length;
   EXPECT_LE(total, 32 * kMiB);

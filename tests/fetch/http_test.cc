@@ -10,7 +10,7 @@
 namespace cake {
 namespace {
 
-constexpr Millis kPatience{10'000};
+constexpr Millis kHttpPatience{10'000};
 
 HttpOptions test_options() {
   HttpOptions options;
@@ -23,7 +23,7 @@ HttpOptions test_options() {
 HttpRequest get(std::string url) {
   HttpRequest request;
   request.url = std::move(url);
-  request.deadline = Deadline::after(kPatience);
+  request.deadline = Deadline::after(kHttpPatience);
   return request;
 }
 

@@ -10,20 +10,13 @@
 #include "store/base/digest.h"
 #include "tests/support/fake_upstream.h"
 #include "tests/support/http_ask.h"
+#include "tests/support/names.h"
+#include "tests/support/pattern.h"
 #include "tests/support/store_fixture.h"
 #include "tests/support/temp_dir.h"
 
 namespace cake {
 namespace {
-
-constexpr char kCommit[] = "0123456789012345678901234567890123456789";
-
-std::string random_text(size_t bytes, unsigned seed) {
-  std::mt19937_64 random(seed);
-  std::string text(bytes, '\0');
-  for (char& letter : text) letter = static_cast<char>(random());
-  return text;
-}
 
 // A store, a scripted hub behind it, and the server in front.
 class HubMirrorTest : public testing::Test {

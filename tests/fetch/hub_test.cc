@@ -7,17 +7,16 @@
 #include <future>
 #include <latch>
 
+#include "tests/support/names.h"
 #include "tests/support/scripted_server.h"
 
 namespace cake {
 namespace {
 
-constexpr Millis kPatience{10'000};
-const std::string kCommit(40, 'c');
+constexpr Millis kHubPatience{10'000};
 const std::string kOid(40, 'a');
 const std::string kSha(64, 'b');
 const std::string kToken = "hf_secret";
-const RepoName kRepo{RepoType::model, "org/name"};
 
 std::string pattern(size_t bytes) {
   std::string out(bytes, '\0');
@@ -85,33 +84,33 @@ class HubTest : public testing::Test {
     return *hub_;
   }
 
-  Result<RevisionInfo> resolve(const std::string& revision, Millis patience = kPatience) {
+  Result<RevisionInfo> resolve(const std::string& revision, Millis patience = kHubPatience) {
     Waiter<RevisionInfo> waiter;
     hub_->resolve_revision(kRepo, revision, Deadline::after(patience), waiter.done());
     return waiter.wait();
   }
   Result<std::vector<TreeEntry>> list() {
     Waiter<std::vector<TreeEntry>> waiter;
-    hub_->list_tree(kRepo, kCommit, Deadline::after(kPatience), waiter.done());
+    hub_->list_tree(kRepo, kCommit, Deadline::after(kHubPatience), waiter.done());
     return waiter.wait();
   }
   Result<std::vector<std::string>> repos(const std::string& author) {
     Waiter<std::vector<std::string>> waiter;
-    hub_->list_repos(RepoType::model, author, Deadline::after(kPatience), waiter.done());
+    hub_->list_repos(RepoType::model, author, Deadline::after(kHubPatience), waiter.done());
     return waiter.wait();
   }
 
   static FileAddress address() {
     return {kRepo, kCommit, "dir/w #1.bin", FileIds{"", kSha, ""}, kFile.size()};
   }
-  std::shared_ptr<Sink> begin(ByteRange range, Deadline deadline = Deadline::after(kPatience),
+  std::shared_ptr<Sink> begin(ByteRange range, Deadline deadline = Deadline::after(kHubPatience),
                               const FileAddress& file = address()) {
     auto sink = std::make_shared<Sink>(range.offset);
     hub_->read(file, range, true, std::move(deadline), sink);
     return sink;
   }
   Sink::Got read(ByteRange range, const FileAddress& file = address()) {
-    return begin(range, Deadline::after(kPatience), file)->wait();
+    return begin(range, Deadline::after(kHubPatience), file)->wait();
   }
   void expect_read(ByteRange range) {
     const Sink::Got got = read(range);
@@ -578,7 +577,7 @@ TEST_F(HubTest, SinkEndsTheTransfer) {
   start([](const ScriptedRequest& request) { return range_response(request, kFile); });
   auto sink = std::make_shared<Sink>(0);
   sink->stop_after = 1;
-  hub_->read(address(), {0, 10'000}, true, Deadline::after(kPatience), sink);
+  hub_->read(address(), {0, 10'000}, true, Deadline::after(kHubPatience), sink);
   const auto got = sink->wait();
   ASSERT_FALSE(got.status);
   EXPECT_EQ(got.status.error().code, Errc::cancelled);

@@ -4,14 +4,13 @@
 
 #include "fetch/client.h"
 #include "tests/support/fake_upstream.h"
+#include "tests/support/names.h"
 #include "tests/support/store_fixture.h"
 
 namespace cake {
 namespace {
 
-constexpr char kCommit[] = "0123456789012345678901234567890123456789";
-const RepoName kRepo{RepoType::model, "org/model"};
-constexpr Millis kPatience{60'000};
+constexpr Millis kPrefetchPatience{60'000};
 
 std::string text_of(uint64_t seed, size_t bytes) {
   return std::string(as_text(random_bytes(seed, bytes)));
@@ -24,7 +23,7 @@ class PrefetcherTest : public testing::Test {
     options_.fetch.readahead.prefetch = prefetch;
     auto far_end = std::make_unique<FakeUpstream>();
     upstream_ = far_end.get();
-    upstream_->serve("org/model", "main", kCommit,
+    upstream_->serve("org/name", "main", kCommit,
                      {{"m-00001-of-00002.bin", text_of(1, kShardBytes)},
                       {"m-00002-of-00002.bin", text_of(2, kShardBytes)},
                       {"notes.txt", text_of(3, kMiB)}});
@@ -39,7 +38,7 @@ class PrefetcherTest : public testing::Test {
 
   void read(const std::string& path, uint64_t offset, uint64_t length) {
     const auto snapshot = must(wait_for<Client::SnapshotPtr>([&](Done<Client::SnapshotPtr> done) {
-      client_->find_snapshot(kRepo, "main", false, Deadline::after(kPatience), done);
+      client_->find_snapshot(kRepo, "main", false, Deadline::after(kPrefetchPatience), done);
     }));
     const auto entry = snapshot->find_entry(path);
     ASSERT_TRUE(entry);
@@ -49,7 +48,7 @@ class PrefetcherTest : public testing::Test {
   }
   // Whether so many bytes are fetched sooner or later.
   bool fetches(uint64_t bytes) {
-    const Deadline deadline = Deadline::after(kPatience);
+    const Deadline deadline = Deadline::after(kPrefetchPatience);
     while (upstream_->counts().bytes < bytes && deadline.check())
       std::this_thread::sleep_for(Millis(5));
     return upstream_->counts().bytes >= bytes;

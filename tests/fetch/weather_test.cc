@@ -13,6 +13,7 @@
 #include "fetch/client.h"
 #include "fetch/hub.h"
 #include "tests/support/fake_hub.h"
+#include "tests/support/names.h"
 #include "tests/support/pattern.h"
 #include "tests/support/store_fixture.h"
 #include "tests/support/temp_dir.h"
@@ -20,13 +21,12 @@
 namespace cake {
 namespace {
 
-constexpr uint64_t kBytes = 3 * kMiB + 77;
+constexpr uint64_t kWeatherBytes = 3 * kMiB + 77;
 constexpr uint64_t kSeed = 11;
 constexpr Millis kPatience{120'000};  // how long a busy machine may take; never waited for in vain
-const RepoName kRepo{RepoType::model, "org/m"};
 const std::string kToken = "hf_weather";
 
-std::string whole(uint64_t bytes = kBytes) {
+std::string whole(uint64_t bytes = kWeatherBytes) {
   return std::string(as_text(pattern_bytes(kSeed, 0, bytes)));
 }
 
@@ -145,8 +145,8 @@ class Host {
 class Weather : public testing::TestWithParam<Row> {
  protected:
   Weather() : hub_({.shape = FakeShape::hub}) {
-    hub_.add_pattern("org/m", "w.bin", kBytes, kSeed);
-    hub_.add("org/m", "config.json", to_buffer(as_bytes(whole(5'000))));
+    hub_.add_pattern("org/name", "w.bin", kWeatherBytes, kSeed);
+    hub_.add("org/name", "config.json", to_buffer(as_bytes(whole(5'000))));
     hub_.add_token(kToken, {"*"});
   }
   ~Weather() override { EXPECT_EQ(hub_.counters().authorization_at_cdn, 0U); }
@@ -228,7 +228,7 @@ TEST_P(Weather, NamesOfABrokenHubAreAnError) {
   const auto got = host.find(kRepo, Millis(300));
   ASSERT_FALSE(got);
   EXPECT_NE(got.error().code, Errc::not_found) << got.error().message;
-  EXPECT_NE(got.error().message.find("org/m"), std::string::npos) << got.error().message;
+  EXPECT_NE(got.error().message.find("org/name"), std::string::npos) << got.error().message;
 }
 
 // --- What is no fault of the hub's ---------------------------------------------------------------
@@ -236,7 +236,7 @@ TEST_P(Weather, NamesOfABrokenHubAreAnError) {
 class Outside : public testing::Test {
  protected:
   Outside() : hub_({.shape = FakeShape::hub}) {
-    hub_.add_pattern("org/m", "w.bin", kBytes, kSeed);
+    hub_.add_pattern("org/name", "w.bin", kWeatherBytes, kSeed);
     hub_.add_token(kToken, {"*"});
   }
   FakeHub hub_;
@@ -266,11 +266,11 @@ TEST_F(Outside, ASoftReaderIsToldThatTheHubIsDown) {
 }
 
 TEST_F(Outside, ExpiredUrlsAreRenewedBetweenTwoReads) {
-  hub_.add_pattern("org/m", "v.bin", kBytes, kSeed);
+  hub_.add_pattern("org/name", "v.bin", kWeatherBytes, kSeed);
   Host host(hub_.url(), false);
   EXPECT_EQ(must(host.read("w.bin", 0, kMiB)), whole(kMiB));
   hub_.expire_urls();
-  EXPECT_EQ(must(host.read("w.bin", kMiB, kBytes - kMiB)), whole().substr(kMiB));
+  EXPECT_EQ(must(host.read("w.bin", kMiB, kWeatherBytes - kMiB)), whole().substr(kMiB));
 }
 
 TEST_F(Outside, NoTokenLeavesForAnotherHost) {

@@ -1,4 +1,5 @@
 #include "fs/hf_names.h"
+#include "tests/support/names.h"
 
 #include <gtest/gtest.h>
 
@@ -6,8 +7,6 @@
 
 namespace cake {
 namespace {
-
-constexpr char kCommit[] = "0123456789012345678901234567890123456789";
 
 Snapshot snapshot_of(std::vector<TreeEntry> entries) {
   std::vector<uint64_t> ids(entries.size(), 1);

@@ -4,14 +4,12 @@
 
 #include "store/index_upkeep.h"
 #include "store/pack.h"
+#include "tests/support/names.h"
 #include "tests/support/store_fixture.h"
 #include "tests/support/temp_dir.h"
 
 namespace cake {
 namespace {
-
-constexpr const char* kSource = "hf:https://hub.test";
-const RepoName kRepo{RepoType::model, "org/name"};
 
 StoreOptions limited(const std::string& directory, uint64_t cache_bytes) {
   StoreOptions options;

@@ -6,15 +6,12 @@
 
 #include "store/base/file.h"
 #include "store/sqlite.h"
+#include "tests/support/names.h"
 #include "tests/support/store_fixture.h"
 #include "tests/support/temp_dir.h"
 
 namespace cake {
 namespace {
-
-const std::string kSource = "hf:https://hub.test";
-const RepoName kRepo{RepoType::model, "org/name"};
-const std::string kCommit(40, 'a');
 
 std::unique_ptr<Index> open_index(const TempDir& dir) {
   return must(Index::open(dir / "index.db"));

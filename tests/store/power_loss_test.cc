@@ -13,13 +13,11 @@
 #include "store/index_upkeep.h"
 #include "store/remove.h"
 #include "tests/store/write_log.h"
+#include "tests/support/names.h"
 #include "tests/support/store_fixture.h"
 
 namespace cake {
 namespace {
-
-constexpr const char* kSource = "hf:https://hub.test";
-const RepoName kRepo{RepoType::model, "org/name"};
 
 bool is_long() {
   const char* value = std::getenv("CAKE_LONG");

@@ -1,4 +1,5 @@
 #include "store/snapshot.h"
+#include "tests/support/names.h"
 
 #include <gtest/gtest.h>
 
@@ -10,9 +11,6 @@
 
 namespace cake {
 namespace {
-
-const std::string kCommit(40, 'c');
-const RepoName kRepo{RepoType::model, "org/name"};
 
 TreeEntry file(std::string path, uint64_t bytes = 1) {
   return {std::move(path), bytes, {}};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <random>
 
 namespace cake {
 
@@ -38,6 +39,20 @@ Buffer pattern_bytes(uint64_t seed, uint64_t offset, uint64_t length) {
 
 Buffer pattern_bytes(uint64_t length) {
   return pattern_bytes(0, 0, length);
+}
+
+Buffer random_bytes(uint64_t seed, size_t size) {
+  std::mt19937_64 random(seed);
+  Buffer bytes(size);
+  for (size_t at = 0; at < size; at += 8) {
+    const uint64_t value = random();
+    std::memcpy(&bytes[at], &value, std::min<size_t>(8, size - at));
+  }
+  return bytes;
+}
+
+std::string random_text(size_t size, uint64_t seed) {
+  return std::string(as_text(random_bytes(seed, size)));
 }
 
 }  // namespace cake

@@ -7,16 +7,6 @@
 
 namespace cake {
 
-Buffer random_bytes(uint64_t seed, size_t size) {
-  std::mt19937_64 random(seed);
-  Buffer bytes(size);
-  for (size_t at = 0; at < size; at += 8) {
-    const uint64_t value = random();
-    std::memcpy(&bytes[at], &value, std::min<size_t>(8, size - at));
-  }
-  return bytes;
-}
-
 StoreFixture::StoreFixture(const std::string& directory, CodecChoice codec) {
   StoreOptions options;
   options.directory = directory;

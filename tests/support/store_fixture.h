@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "store/store.h"
+#include "tests/support/pattern.h"
 #include "tests/support/temp_dir.h"
 
 namespace cake {
@@ -25,9 +26,6 @@ T must(Result<T> result) {
 inline void must(const Status& status) {
   ASSERT_TRUE(status.ok()) << errc_name(status.error().code) << ": " << status.error().message;
 }
-
-// Bytes that do not compress and differ for every seed.
-Buffer random_bytes(uint64_t seed, size_t size);
 
 class StoreFixture {
  public:

@@ -5,12 +5,12 @@
 #include <filesystem>
 
 #include "store/base/file.h"
+#include "tests/support/names.h"
 #include "tests/support/store_fixture.h"
 
 namespace cake {
 namespace {
 
-const std::string kCommit(40, 'a');
 const std::string kBlob(64, 'b');
 
 class HfCacheTest : public ::testing::Test {

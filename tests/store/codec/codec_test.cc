@@ -8,16 +8,10 @@
 #include <thread>
 
 #include "store/codec/zstd.h"
+#include "tests/support/pattern.h"
 
 namespace cake {
 namespace {
-
-Buffer random_bytes(size_t size, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  Buffer bytes(size);
-  for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
-  return bytes;
-}
 
 // BF16 values of a normal distribution: what weights look like.
 Buffer weights(size_t size, uint64_t seed) {
@@ -92,7 +86,7 @@ TEST(Codec, ChoosesByOption) {
 
 TEST(RawCodec, CopiesAndChecksTheLength) {
   const Codec& raw = **find_codec(CodecId::raw);
-  const Buffer plain = random_bytes(100, 1);
+  const Buffer plain = random_bytes(1, 100);
   EXPECT_FALSE(raw.encode(plain, Dtype::u8)->has_value());
   Buffer decoded(100);
   EXPECT_TRUE(raw.decode(plain, decoded));

@@ -6,6 +6,8 @@
 #include <random>
 #include <thread>
 
+#include "tests/support/pattern.h"
+
 namespace cake {
 namespace {
 
@@ -42,13 +44,6 @@ size_t expect_identity(ByteSpan plain, Dtype dtype) {
     }
   }
   return size;
-}
-
-Buffer random_bytes(size_t size, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  Buffer bytes(size);
-  for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
-  return bytes;
 }
 
 // Values of a normal distribution as F32, or cut to BF16.
@@ -148,7 +143,7 @@ TEST(FloatPlanes, GivesBackAlphabetsOfAnySize) {
 
 TEST(FloatPlanes, GivesBackWhatChangesAlongTheChunk) {
   // Noise, one value, weights far from 1, weights beyond 2: in every order of halves.
-  const std::vector<Buffer> parts = {random_bytes(65'536, 7), Buffer(65'536, std::byte{0x3f}),
+  const std::vector<Buffer> parts = {random_bytes(7, 65'536), Buffer(65'536, std::byte{0x3f}),
                                      weights(65'536, Dtype::bf16, 1e-20, 8),
                                      weights(65'536, Dtype::bf16, 30, 9)};
   for (const Buffer& first : parts)
