@@ -36,6 +36,8 @@ constexpr uint64_t kBehindShare = 8;
 // Of what was stored unencoded for want of processors, so much is remembered.
 constexpr size_t kMaxUnencoded = 65'536;
 constexpr Millis kRetryDelay{1000};
+// A full store's writer waits so long for its own rows.
+constexpr Millis kPublishPatience{5'000};
 // Disk space that was taken and not used is given back after so much quiet.
 constexpr Millis kQuiet{1000};
 constexpr Millis kLogInterval{60'000};
@@ -147,6 +149,7 @@ struct ChunkStore::Impl {
   void write(std::vector<Item> items);
   void write_batch(std::vector<Item> batch);
   void close(Group group);
+  void publish_written() EXCLUDES(mutex);
   // --- on the committer's thread ---
   void run_committer();
   struct Outcome {
@@ -197,7 +200,7 @@ struct ChunkStore::Impl {
 
   // Guarded by mutex.  Leaf lock: no I/O and no callback while it is held.
   mutable Mutex mutex;
-  CondVar writer_wake, committer_wake, idle;
+  CondVar writer_wake, committer_wake, idle, settled;
   uint64_t next_sequence GUARDED_BY(mutex) = 0;
   std::set<uint64_t> unwritten GUARDED_BY(mutex);    // not yet in a group
   std::set<uint64_t> unpublished GUARDED_BY(mutex);  // not yet published or failed
@@ -216,6 +219,7 @@ struct ChunkStore::Impl {
   bool rotate GUARDED_BY(mutex) = false;  // the pack cannot be trusted with more
   std::deque<Group> closed GUARDED_BY(mutex);
   size_t closed_extents GUARDED_BY(mutex) = 0;
+  uint64_t groups_closed GUARDED_BY(mutex) = 0, groups_settled GUARDED_BY(mutex) = 0;
   std::vector<Flusher> flushers GUARDED_BY(mutex);
   SteadyTime next_log GUARDED_BY(mutex);
   bool writer_stops GUARDED_BY(mutex) = false;
@@ -570,7 +574,8 @@ Status ChunkStore::Impl::acquire_pack() {
 Status ChunkStore::Impl::take_room(std::span<const NewEntry> entries) {
   const uint64_t end = pack->end_after(entries);
   if (evictor == nullptr || !evictor->is_limited() || end <= reserved_end) return {};
-  reserved_end = CAKE_TRY(evictor->reserve(pack->file(), pack->end(), end - pack->end()));
+  reserved_end = CAKE_TRY(evictor->reserve(pack->file(), pack->end(), end - pack->end(),
+                                           [this] { publish_written(); }));
   return {};
 }
 
@@ -680,9 +685,24 @@ void ChunkStore::Impl::close(Group group) {
   {
     MutexLock lock(mutex);
     closed_extents += group.extents.size();
+    groups_closed++;
     closed.push_back(std::move(group));
   }
   committer_wake.notify_one();
+}
+
+// Gives rows to what has been written, as far as the index takes them.
+void ChunkStore::Impl::publish_written() {
+  Group group;
+  {
+    MutexLock lock(mutex);
+    group = std::exchange(open, Group());
+  }
+  if (!group.is_empty()) close(std::move(group));
+  const SteadyTime deadline = steady_now() + kPublishPatience;
+  MutexLock lock(mutex);
+  while (groups_settled < groups_closed)
+    if (!settled.wait_until(mutex, deadline)) break;
 }
 
 // --- Committer: bytes durable, then rows ---
@@ -779,6 +799,8 @@ void ChunkStore::Impl::run_committer() {
             if (extent.replaces) replaced.push_back(*extent.replaces);
         }
         for (const uint64_t sequence : group.sequences) unpublished.erase(sequence);
+        groups_settled++;
+        settled.notify_all();
       }
     }
     for (const Location& location : replaced) punch(location);

@@ -14,6 +14,9 @@ namespace {
 constexpr Millis kLockPatience{20'000};
 // Nothing to evict: looked at again after this.
 constexpr Millis kFullMemory{3'000};
+// What other processes have written is published after their group's delay of 1 s.
+constexpr Millis kOthersPublishIn{2'000};
+constexpr Millis kLookAgain{200};
 constexpr Millis kWritePeriod{5'000};
 // Parts of the limit: evicted at once, and room below which the upkeep thread begins.
 constexpr uint64_t kBatchShare = 40;
@@ -45,16 +48,39 @@ Evictor::~Evictor() {
   wake_.notify_all();
 }
 
-Result<uint64_t> Evictor::reserve(const File& pack, uint64_t end, uint64_t bytes) {
+Result<uint64_t> Evictor::reserve(const File& pack, uint64_t end, uint64_t bytes,
+                                  const std::function<void()>& publish) {
   if (!space_.is_limited()) return UINT64_MAX;
-  const auto full = [&] {
-    full_until_ = nanoseconds(steady_now() + kFullMemory);
-    return Error{Errc::no_space,
-                 cat("store ", space_.directory(),
-                     " is at its limit (cache_size, min_free), and what it holds is pinned, open, "
-                     "or needed; raise cache_size, or unpin or remove something")};
-  };
-  if (nanoseconds(steady_now()) < full_until_) return full();
+  if (nanoseconds(steady_now()) < full_until_) return at_limit();
+  // A store that stays full is not waited for again and again.
+  const SteadyTime patient_until =
+      full_until_ == 0 ? steady_now() + kOthersPublishIn : SteadyTime::min();
+  Result<uint64_t> reserved = try_reserve(pack, end, bytes);
+  if (!reserved && reserved.error().code == Errc::no_space) {
+    publish();
+    reserved = try_reserve(pack, end, bytes);
+  }
+  while (!reserved && reserved.error().code == Errc::no_space && steady_now() < patient_until) {
+    {
+      MutexLock lock(mutex_);
+      if (stops_) break;
+      wake_.wait_until(mutex_, steady_now() + kLookAgain);
+    }
+    reserved = try_reserve(pack, end, bytes);
+  }
+  const bool is_full = !reserved && reserved.error().code == Errc::no_space;
+  full_until_ = is_full ? nanoseconds(steady_now() + kFullMemory) : 0;
+  return reserved;
+}
+
+Error Evictor::at_limit() const {
+  return {Errc::no_space,
+          cat("store ", space_.directory(),
+              " is at its limit (cache_size, min_free), and what it holds is pinned, open, or "
+              "needed; raise cache_size, or unpin or remove something")};
+}
+
+Result<uint64_t> Evictor::try_reserve(const File& pack, uint64_t end, uint64_t bytes) {
   const File lock = CAKE_TRY(space_.lock(Deadline::after(kLockPatience)));
   int64_t room = CAKE_TRY(space_.room());
   const auto wanted = static_cast<int64_t>(bytes);
@@ -62,7 +88,7 @@ Result<uint64_t> Evictor::reserve(const File& pack, uint64_t end, uint64_t bytes
     CAKE_TRY(evict_locked(static_cast<uint64_t>(wanted - room), true));
     room = CAKE_TRY(space_.room());
   }
-  if (room < wanted) return full();
+  if (room < wanted) return at_limit();
   const uint64_t take = std::min(std::max(bytes, space_.step_bytes()), static_cast<uint64_t>(room));
   // The disk may be full although the limits say no: then what was taken in part is given back.
   if (const auto taken = pack.preallocate({end, take}); !taken) {

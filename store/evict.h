@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -61,9 +62,12 @@ class Evictor {
   Reclaimer& reclaimer() { return reclaimer_; }
 
   // Before a writer appends `bytes` behind `end`: takes blocks for these and the next ones,
-  // evicting if need be, and answers up to which offset it may write.  no_space: the limits are
-  // reached and all is pinned or open, or the disk is full.
-  Result<uint64_t> reserve(const File& pack, uint64_t end, uint64_t bytes);
+  // evicting if need be, and answers up to which offset it may write.  What has no rows yet cannot
+  // be evicted: `publish` gives the writer's own their rows, and those of other processes are
+  // waited for, a group's delay.  no_space: the limits are reached and all is pinned or open, or
+  // the disk is full.
+  Result<uint64_t> reserve(const File& pack, uint64_t end, uint64_t bytes,
+                           const std::function<void()>& publish) EXCLUDES(mutex_);
   // Takes blocks for a file of its own, if there is room for it now: nothing is evicted.
   Result<bool> reserve_free(const File& file, uint64_t bytes);
   // Gives back what lies behind `end`.
@@ -80,6 +84,8 @@ class Evictor {
   std::shared_ptr<WholeFiles> whole_files() EXCLUDES(mutex_);
 
  private:
+  Error at_limit() const;
+  Result<uint64_t> try_reserve(const File& pack, uint64_t end, uint64_t bytes);
   Result<Reclaimer::Gone> evict_locked(uint64_t bytes, bool is_batch);
   Result<std::vector<WholeFiles::Entry>> evictable_files(const Reclaimer::Kept& kept);
   Result<double> learn_share();
@@ -92,7 +98,8 @@ class Evictor {
   Counter &chunks_evicted_, &bytes_evicted_;
   Reclaimer reclaimer_;
 
-  // Until then nothing could be evicted: no use in looking again for every write.
+  // Until then nothing could be evicted: no use in looking again for every write.  0: there was
+  // room when it was last asked for.
   std::atomic<int64_t> full_until_{0};  // steady clock, ns
 
   // Guarded by mutex_.  Leaf lock.

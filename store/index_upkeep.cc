@@ -282,10 +282,13 @@ Status IndexUpkeep::set_probation_share(double share) {
 Status IndexUpkeep::trim_ghosts(uint64_t count) {
   MutexLock lock(impl_->write_mutex);
   Connection& db = *impl_->writer;
-  Statement sum = db.prepare("SELECT count(*), min(evicted_at), max(evicted_at) FROM ghost");
-  sum.bind();
-  if (!CAKE_TRY(sum.step())) return {};
-  const uint64_t ghosts = sum.number(0);
+  uint64_t ghosts = 0;
+  {
+    // Gone before the deletion: who writes while it reads is refused when others write too.
+    Statement sum = db.prepare("SELECT count(*) FROM ghost");
+    sum.bind();
+    if (CAKE_TRY(sum.step())) ghosts = sum.number(0);
+  }
   if (ghosts <= count + count / 4) return {};
   Statement drop = db.prepare(
       "DELETE FROM ghost WHERE key IN (SELECT key FROM ghost ORDER BY evicted_at LIMIT ?1)");

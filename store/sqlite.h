@@ -91,6 +91,8 @@ class Connection {
   // A script without results.
   Status execute(const std::string& script);
 
+  // A statement has been stepped and is neither done nor reset, and nothing was begun.
+  bool is_reading_without_transaction() const;
   int64_t last_insert_id() const;
   // Rows that the last statement changed.
   int64_t changes() const;

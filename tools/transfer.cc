@@ -145,12 +145,10 @@ Result<std::shared_ptr<FileReader>> Transfer::open_reader(size_t file) {
     MutexLock lock(mutex_);
     if (states_[file].reader) return states_[file].reader;
   }
-  // Two workers may open at once: it is the same reader, and one of two leases goes.
-  auto lease = std::make_shared<const LeaseHold>(client_.store().lease(), files_[file].content);
+  // Two workers may open at once: it is the same reader.
   std::shared_ptr<FileReader> reader = CAKE_TRY(client_.open(files_[file].content));
   client_.store().accesses().note_content(files_[file].content);
   MutexLock lock(mutex_);
-  states_[file].lease = std::move(lease);
   states_[file].reader = reader;
   return reader;
 }
@@ -178,7 +176,6 @@ Status Transfer::finish_window(const Window& window) {
     if (state.left_bytes > 0) return {};
     target = state.target;
     state.reader.reset();
-    state.lease.reset();
   }
   const std::string& name = files_[window.file].target;
   if (target) {

@@ -80,7 +80,6 @@ class Transfer {
   mutable Mutex mutex_;
   mutable CondVar changed_;
   struct Progressing {
-    std::shared_ptr<const LeaseHold> lease;  // nobody evicts what is being pulled
     std::shared_ptr<FileReader> reader;
     std::shared_ptr<File> target;
     uint64_t left_bytes = 0;

@@ -11,6 +11,9 @@
 namespace cake {
 namespace {
 
+// A file whose shared chunks were evicted under it is read once more, and once more.
+constexpr unsigned kMaxRounds = 3;
+
 // Of the plain bytes that were put into the store, those that it had.
 std::optional<double> dedupe_percent(Metrics& metrics) {
   const auto same = static_cast<double>(metrics.counter("store.bytes_deduplicated").value());
@@ -40,19 +43,26 @@ Transfer::State follow(Context& context, Session& session, Interrupts& interrupt
   }
 }
 
-// What was read but is not in the store: the disk was full, or failed.
-Status check_stored(Store& store, const std::vector<RowId>& contents) {
-  uint64_t missing_bytes = 0;
-  for (const RowId id : contents) {
-    const std::optional<ContentRow> content = CAKE_TRY(store.index().find_content(id));
+// Of the files that go to the store, what it does not have: the disk was full or failed, or chunks
+// that it had were evicted by another process before these files had rows that kept them.
+Result<std::vector<TransferFile>> still_missing(Store& store,
+                                                const std::vector<TransferFile>& files) {
+  std::vector<TransferFile> missing;
+  for (const TransferFile& file : files) {
+    if (!file.target.empty()) continue;
+    const std::optional<ContentRow> content = CAKE_TRY(store.index().find_content(file.content));
     if (!content) continue;
-    for (const ByteRange& range : CAKE_TRY(missing_ranges(store.index(), *content)))
-      missing_bytes += range.length;
+    std::vector<ByteRange> ranges = CAKE_TRY(missing_ranges(store.index(), *content));
+    if (!ranges.empty()) missing.push_back({file.entry, file.content, "", std::move(ranges)});
   }
-  if (missing_bytes == 0) return {};
-  return Error{Errc::no_space,
-               cat(format_size(missing_bytes), " of what was fetched could not be kept in ",
-                   store.directory(), ": free space there, or raise cache_size")};
+  return missing;
+}
+
+uint64_t bytes_of(const std::vector<TransferFile>& files) {
+  uint64_t bytes = 0;
+  for (const TransferFile& file : files)
+    for (const ByteRange& range : file.ranges) bytes += range.length;
+  return bytes;
 }
 
 }  // namespace
@@ -65,17 +75,28 @@ ProgressStyle progress_style(const Context& context) {
 
 Status run_transfer(Context& context, Session& session, Interrupts& interrupts,
                     std::vector<TransferFile> files, unsigned workers) {
-  if (files.empty()) return {};
-  std::vector<RowId> to_store;
+  Store& store = session.store();
+  // Nobody evicts what is being pulled.
+  std::vector<std::unique_ptr<const LeaseHold>> leases;
   for (const TransferFile& file : files)
-    if (file.target.empty()) to_store.push_back(file.content);
-  Transfer job(session.client(), std::move(files));
-  const Transfer::State state = follow(context, session, interrupts, job, workers);
-  const Status flushed = session.store().chunks().flush();
-  if (interrupts.has_come()) return Error{Errc::cancelled, "interrupted; what came is kept"};
-  if (state.error) return *state.error;
-  CAKE_TRY(flushed);
-  return check_stored(session.store(), to_store);
+    leases.push_back(std::make_unique<const LeaseHold>(store.lease(), file.content));
+  for (unsigned round = 0; !files.empty(); round++) {
+    const uint64_t asked_bytes = bytes_of(files);
+    Transfer job(session.client(), files);
+    const Transfer::State state = follow(context, session, interrupts, job, workers);
+    const Status flushed = store.chunks().flush();
+    if (interrupts.has_come()) return Error{Errc::cancelled, "interrupted; what came is kept"};
+    if (state.error) return *state.error;
+    CAKE_TRY(flushed);
+    files = CAKE_TRY(still_missing(store, files));
+    // A full store keeps nothing however often it is asked.
+    const uint64_t missing_bytes = bytes_of(files);
+    if (!files.empty() && (missing_bytes >= asked_bytes || round == kMaxRounds))
+      return Error{Errc::no_space,
+                   cat(format_size(missing_bytes), " of what was fetched could not be kept in ",
+                       store.directory(), ": free space there, or raise cache_size")};
+  }
+  return {};
 }
 
 }  // namespace cake

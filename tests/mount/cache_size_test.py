@@ -65,18 +65,6 @@ def test_four_mounts_and_a_pull():
         check(done.returncode == 0, f"cake {' '.join(words)}: exit {done.returncode}: {done.stderr}")
         return done.stdout
 
-    def pull(repo):
-        """Until it is kept: what five writers have written in the last second is not published yet,
-        so it cannot be evicted, and here it may be all of the store."""
-        deadline = time.monotonic() + 90
-        while True:
-            done = run(CAKE, "--store", store, "--endpoint", hub.url, "--no-progress", "pull", repo,
-                       timeout=120, env=environment)
-            if done.returncode == 0:
-                return
-            check(done.returncode == 5, f"cake pull {repo}: exit {done.returncode}: {done.stderr}")
-            check(time.monotonic() < deadline, f"cake pull {repo} finds no room: {done.stderr}")
-
     cake("pull", "org/pinned")
     cake("pin", "org/pinned")
     sampler = Sampler(store)
@@ -85,7 +73,7 @@ def test_four_mounts_and_a_pull():
     def read_all(i):
         if i == 4:
             for k in range(40, 48):
-                pull(f"org/m{k}")
+                cake("pull", f"org/m{k}")
             return
         for k in range(i * 10, i * 10 + 10):
             repo = f"org/m{k}"

@@ -62,6 +62,20 @@ TEST(Sqlite, ReaderDoesNotWaitForOpenTransaction) {
   EXPECT_EQ(count_rows(*reader), 1);
 }
 
+TEST(Sqlite, RefusesToWriteBesideAReadingStatement) {
+  TempDir dir;
+  auto db = open_table(dir / "db");
+  must(db->prepare("INSERT INTO t VALUES (1, x'00')").run());
+  {
+    Statement row = db->prepare("SELECT a FROM t");
+    ASSERT_TRUE(must(row.bind().step()));
+    EXPECT_FALSE(db->prepare("DELETE FROM t").run());
+    EXPECT_FALSE(Transaction::begin(*db, Transaction::Kind::write));
+  }
+  must(db->prepare("DELETE FROM t").run());
+  EXPECT_EQ(count_rows(*db), 0);
+}
+
 TEST(Sqlite, SaysThatDamagedFileIsCorrupt) {
   TempDir dir;
   must(write_file_atomically(dir / "db", random_bytes(1, 8192)));

@@ -109,7 +109,7 @@ TEST(ZstdCodec, DeclinesWhatGainsTooLittle) {
   for (const size_t size : {size_t{0}, size_t{1}, size_t{100}, size_t{100'000}, size_t{kMiB}})
     EXPECT_FALSE(zstd().encode(random_bytes(size, size), Dtype::u8)->has_value()) << size;
   // 1 % of a chunk compresses to nothing: a gain of less than 1.5 %.
-  Buffer slightly = random_bytes(100'000, 3);
+  Buffer slightly = random_bytes(3, 100'000);
   std::fill_n(slightly.begin(), 1'000, std::byte{0});
   EXPECT_FALSE(zstd().encode(slightly, Dtype::u8)->has_value());
   std::fill_n(slightly.begin(), 3'000, std::byte{0});
@@ -119,7 +119,7 @@ TEST(ZstdCodec, DeclinesWhatGainsTooLittle) {
 // The sample is spread: a compressible eighth is seen wherever it lies.
 TEST(ZstdCodec, SamplesTheWholeChunk) {
   for (size_t eighth = 0; eighth < 8; eighth++) {
-    Buffer plain = random_bytes(kMiB, eighth);
+    Buffer plain = random_bytes(eighth, kMiB);
     std::fill_n(plain.begin() + static_cast<ptrdiff_t>(eighth * kMiB / 8), kMiB / 8, std::byte{0});
     expect_round_trip(zstd(), plain, Dtype::u8, 0.9);
   }
