@@ -52,6 +52,7 @@ void add_verbs(CLI::App& app, Run& run) {
   add_locate(app, run);
   add_verify(app, run);
   add_fsck(app, run);
+  add_recompress(app, run);
   add_import(app, run);
   add_export(app, run);
   add_serve(app, run);

@@ -5,6 +5,7 @@
 #include <ostream>
 
 #include "store/base/bytes.h"
+#include "store/base/clock.h"
 #include "tools/mounts.h"
 #include "tools/pull_plan.h"
 #include "tools/session.h"
@@ -20,6 +21,7 @@ struct PullArguments {
   PullTarget target;
   std::string revision;
   unsigned max_workers = 16;
+  bool pins = false;
 };
 
 // One REF with the files that were named behind it.
@@ -121,6 +123,17 @@ void print_result(Context& context, const std::string& path, const Snapshot& sna
   context.out << path << '\n';
 }
 
+// Before anything is fetched, so that nothing of it is evicted on the way.
+Status pin(Context& context, Session& session, const Reference& reference,
+           const Snapshot& snapshot) {
+  const std::string& source = session.client().source();
+  const std::string revision =
+      reference.revision.empty() ? context.config.text("rev") : reference.revision;
+  const RowId repo = CAKE_TRY(session.store().index().get_repo(source, snapshot.repo()));
+  CAKE_TRY(session.store().index().put_pin(repo, revision, unix_now()));
+  return session.store().chunks().record_pin(source, snapshot.repo(), revision, true);
+}
+
 int pull(Context& context, Session& session, Interrupts& interrupts, const Request& request,
          const PullArguments& arguments) {
   interrupts.let_through();
@@ -132,6 +145,7 @@ int pull(Context& context, Session& session, Interrupts& interrupts, const Reque
     print_plan(context, plan);
     return kExitOk;
   }
+  if (arguments.pins) CAKE_TRY_RUN(context, pin(context, session, request.reference, *snapshot));
   Sums sums;
   for (const PlannedFile& file : plan) sums.add(file);
   CAKE_TRY_RUN(context, transfer(context, session, interrupts, std::move(plan),
@@ -183,6 +197,7 @@ void add_pull(CLI::App& app, Run& run) {
   verb->add_flag("--all-formats", arguments->choice.all_formats,
                  "Also weights that are there in a format that loaders prefer");
   verb->add_flag("--force", arguments->target.force, "Read and write again what is there");
+  verb->add_flag("--pin", arguments->pins, "Also keep the revision from being evicted");
   verb->callback([arguments, &run] {
     run = [arguments](Context& context) { return run_pull(context, *arguments); };
   });

@@ -37,15 +37,6 @@ struct Findings {
   }
 };
 
-struct Target {
-  std::string name;
-  RowId content = 0;
-};
-
-std::string name_of(const ContentRow& content) {
-  return Reference{content.repo, content.commit, content.path}.text();
-}
-
 // --- The store ---
 
 class StoreCheck {
@@ -55,7 +46,7 @@ class StoreCheck {
     options_.should_stop = [this] { return interrupts_.has_come(); };
   }
 
-  Status check(const Target& target, Findings& findings) {
+  Status check(const StoredFile& target, Findings& findings) {
     const std::optional<ContentRow> content =
         CAKE_TRY(session_.store().index().find_content(target.content));
     if (!content) return {};  // removed meanwhile
@@ -110,27 +101,6 @@ class StoreCheck {
   const bool repairs_;
   VerifyOptions options_;
 };
-
-Result<std::vector<Target>> choose_targets(Session& session, const VerifyArguments& arguments) {
-  std::vector<Target> targets;
-  Index& index = session.store().index();
-  if (arguments.reference.empty()) {
-    for (const RowId id : CAKE_TRY(index.list_known_contents())) {
-      const std::optional<ContentRow> content = CAKE_TRY(index.find_content(id));
-      if (content) targets.push_back({name_of(*content), id});
-    }
-    return targets;
-  }
-  const Reference reference = CAKE_TRY(parse_reference(arguments.reference));
-  const auto snapshot = CAKE_TRY(session.find_snapshot(reference, false));
-  std::set<RowId> seen;
-  for (const uint32_t i : CAKE_TRY(entries_below(*snapshot, reference.path)))
-    if (seen.insert(snapshot->content_id(i)).second)
-      targets.push_back(
-          {Reference{snapshot->repo(), snapshot->commit(), snapshot->entries()[i].path}.text(),
-           snapshot->content_id(i)});
-  return targets;
-}
 
 // --- Plain files ---
 
@@ -242,9 +212,12 @@ int run_verify(Context& context, const VerifyArguments& arguments) {
       return fail(context, {Errc::not_found, cat(arguments.directory, " is not a directory")});
     CAKE_TRY_RUN(context, check_folder(*session, interrupts, arguments, findings));
   } else {
-    const std::vector<Target> targets = CAKE_TRY_RUN(context, choose_targets(*session, arguments));
+    std::vector<std::string> references;
+    if (!arguments.reference.empty()) references.push_back(arguments.reference);
+    const std::vector<StoredFile> targets =
+        CAKE_TRY_RUN(context, list_stored_files(*session, references));
     StoreCheck check(context, *session, interrupts, arguments.repairs && !context.globals.dry_run);
-    for (const Target& target : targets) CAKE_TRY_RUN(context, check.check(target, findings));
+    for (const StoredFile& target : targets) CAKE_TRY_RUN(context, check.check(target, findings));
   }
   print(context, findings);
   return findings.is_good(arguments) ? kExitOk : kExitFailed;

@@ -82,6 +82,7 @@ void add_fsck(CLI::App& app, Run& run);
 void add_inspect(CLI::App& app, Run& run);  // inspect, hash
 void add_locate(CLI::App& app, Run& run);
 void add_diff(CLI::App& app, Run& run);
+void add_recompress(CLI::App& app, Run& run);
 void add_import(CLI::App& app, Run& run);
 void add_export(CLI::App& app, Run& run);
 void add_serve(CLI::App& app, Run& run);

@@ -1,6 +1,7 @@
 #include "tools/session.h"
 
 #include <algorithm>
+#include <set>
 
 #include "fetch/credentials.h"
 #include "fetch/hub.h"
@@ -125,6 +126,29 @@ Result<std::vector<uint32_t>> entries_below(const Snapshot& snapshot, const std:
     return Error{Errc::not_found,
                  cat(snapshot.repo().id, "@", snapshot.commit(), " has no ", path)};
   return found;
+}
+
+Result<std::vector<StoredFile>> list_stored_files(Session& session,
+                                                  std::span<const std::string> references) {
+  std::vector<StoredFile> files;
+  Index& index = session.store().index();
+  if (references.empty()) {
+    for (const RowId id : CAKE_TRY(index.list_known_contents()))
+      if (const std::optional<ContentRow> content = CAKE_TRY(index.find_content(id)))
+        files.push_back({Reference{content->repo, content->commit, content->path}.text(), id});
+    return files;
+  }
+  std::set<RowId> seen;
+  for (const std::string& word : references) {
+    const Reference reference = CAKE_TRY(parse_reference(word));
+    const auto snapshot = CAKE_TRY(session.find_snapshot(reference, false));
+    for (const uint32_t i : CAKE_TRY(entries_below(*snapshot, reference.path)))
+      if (seen.insert(snapshot->content_id(i)).second)
+        files.push_back(
+            {Reference{snapshot->repo(), snapshot->commit(), snapshot->entries()[i].path}.text(),
+             snapshot->content_id(i)});
+  }
+  return files;
 }
 
 }  // namespace cake

@@ -57,4 +57,14 @@ ClientOptions client_options(const Config& config);
 // none.
 Result<std::vector<uint32_t>> entries_below(const Snapshot& snapshot, const std::string& path);
 
+// A file by a name that people know, and the row of its content.
+struct StoredFile {
+  std::string name;  // as a reference
+  RowId content = 0;
+};
+// The files that the references lead to, each content once; without references every one that the
+// store knows.
+Result<std::vector<StoredFile>> list_stored_files(Session& session,
+                                                  std::span<const std::string> references);
+
 }  // namespace cake

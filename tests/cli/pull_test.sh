@@ -1,44 +1,14 @@
 #!/usr/bin/env bash
 # pull, ls, du, tree, stat and cat against a hub that can fail on command.
 # ctest: asan timeout=200
-set -uo pipefail
-hub_program=$(dirname "$CAKE_BIN")/test_hub
-[[ -x $hub_program ]] || { echo "no test_hub beside $CAKE_BIN"; exit 77; }
-work=$(mktemp -d) || exit 1
-hub=
-cleanup() {
-  [[ -n $hub ]] && kill "$hub" 2>/dev/null && wait "$hub"
-  rm -rf "$work"
-}
-trap cleanup EXIT
-export HOME=$work CAKE_CONFIG=$work/none
-unset HF_ENDPOINT HF_HUB_OFFLINE HF_TOKEN HF_TOKEN_PATH HF_HOME http_proxy https_proxy all_proxy
-failures=0
-fail() {
-  echo "FAIL: $*"
-  sed 's/^/  /' "$work/err"
-  failures=$((failures + 1))
-}
+source "$(dirname "${BASH_SOURCE[0]}")/clilib.sh"
 
-mkfifo "$work/url"
-"$hub_program" "repo=org/model&file=config.json&text=%7B%7D" \
+start_hub "repo=org/model&file=config.json&text=%7B%7D" \
   "repo=org/model&file=model.safetensors&bytes=40000000&seed=1" \
   "repo=org/model&file=pytorch_model.bin&bytes=1000&seed=2" \
   "repo=org/model&file=sub/notes.txt&text=hello" \
   "repo=org/copy&file=model.safetensors&bytes=40000000&seed=1" \
-  "repo=org/longer&file=model.safetensors&bytes=41000000&seed=1" >"$work/url" &
-hub=$!
-read -r url <"$work/url"
-control() { curl -fsS --noproxy '*' "$url/_control?$1"; }
-store=$work/store
-# expect STATUS ARGS…
-expect() {
-  local wanted=$1 status=0
-  shift
-  timeout 60 "$CAKE_BIN" --endpoint "$url" --store "$store" "$@" >"$work/out" 2>"$work/err" \
-    </dev/null || status=$?
-  ((status == wanted)) || fail "cake $*: status $status, not $wanted"
-}
+  "repo=org/longer&file=model.safetensors&bytes=41000000&seed=1"
 
 # A dry run changes nothing; safetensors make the other format superfluous.
 expect 0 pull org/model --dry-run
@@ -152,4 +122,4 @@ expect 0 --offline stat --json org/model/config.json
 expect 6 --offline cat org/model/pytorch_model.bin
 expect 6 --offline tree org/unknown
 expect 3 --offline cat org/model/nothing
-exit $((failures > 0))
+finish

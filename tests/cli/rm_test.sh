@@ -1,41 +1,12 @@
 #!/usr/bin/env bash
 # rm, prune, pin and unpin: what goes, what stays, and what the disk says of it.
 # ctest: asan timeout=200
-set -uo pipefail
-hub_program=$(dirname "$CAKE_BIN")/test_hub
-[[ -x $hub_program ]] || { echo "no test_hub beside $CAKE_BIN"; exit 77; }
-work=$(mktemp -d) || exit 1
-hub=
-cleanup() {
-  [[ -n $hub ]] && kill "$hub" 2>/dev/null && wait "$hub"
-  rm -rf "$work"
-}
-trap cleanup EXIT
-export HOME=$work CAKE_CONFIG=$work/none
-unset HF_ENDPOINT HF_HUB_OFFLINE HF_TOKEN HF_TOKEN_PATH HF_HOME http_proxy https_proxy all_proxy
-failures=0
-fail() {
-  echo "FAIL: $*"
-  sed 's/^/  /' "$work/out" "$work/err"
-  failures=$((failures + 1))
-}
+source "$(dirname "${BASH_SOURCE[0]}")/clilib.sh"
 
-mkfifo "$work/url"
-"$hub_program" "repo=org/a&file=model.bin&bytes=20000000&seed=1" \
+start_hub "repo=org/a&file=model.bin&bytes=20000000&seed=1" \
   "repo=org/a&file=own.bin&bytes=10000000&seed=2" \
   "repo=org/b&file=model.bin&bytes=20000000&seed=1" \
-  "repo=org/c&file=model.bin&bytes=15000000&seed=3" >"$work/url" &
-hub=$!
-read -r url <"$work/url"
-store=$work/store
-# expect STATUS ARGS…
-expect() {
-  local wanted=$1 status=0
-  shift
-  timeout 60 "$CAKE_BIN" --endpoint "$url" --store "$store" "$@" >"$work/out" 2>"$work/err" \
-    </dev/null || status=$?
-  ((status == wanted)) || fail "cake $*: status $status, not $wanted"
-}
+  "repo=org/c&file=model.bin&bytes=15000000&seed=3"
 packs() { du -s --block-size=1 "$store/packs" | cut -f1; }
 number() { grep -o "\"$1\": *[0-9]*" "$work/out" | grep -o '[0-9]*$'; }
 # near A B: within 1 % and 64 KiB.
@@ -99,4 +70,4 @@ grep -q 'org/b' "$work/out" || fail 'a lost index loses names that were not remo
 expect 2 prune --max-age much -y
 expect 2 rm
 expect 0 prune -y
-((failures == 0))
+finish

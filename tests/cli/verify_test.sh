@@ -1,24 +1,7 @@
 #!/usr/bin/env bash
 # verify, inspect, hash, diff, locate, du --by codec, import and export against a hub.
 # ctest: asan timeout=240
-set -uo pipefail
-hub_program=$(dirname "$CAKE_BIN")/test_hub
-[[ -x $hub_program ]] || { echo "no test_hub beside $CAKE_BIN"; exit 77; }
-work=$(mktemp -d) || exit 1
-hub=
-cleanup() {
-  [[ -n $hub ]] && kill "$hub" 2>/dev/null && wait "$hub"
-  rm -rf "$work"
-}
-trap cleanup EXIT
-export HOME=$work CAKE_CONFIG=$work/none
-unset HF_ENDPOINT HF_HUB_OFFLINE HF_TOKEN HF_TOKEN_PATH HF_HOME HF_HUB_CACHE http_proxy https_proxy all_proxy
-failures=0
-fail() {
-  echo "FAIL: $*"
-  sed 's/^/  /' "$work/err" "$work/out" | head -40
-  failures=$((failures + 1))
-}
+source "$(dirname "${BASH_SOURCE[0]}")/clilib.sh"
 
 # Two fine-tunes: one tensor the same, one with a low bit changed here and there, one of its own.
 mkdir -p "$work/repos/org/base" "$work/repos/org/tuned"
@@ -41,24 +24,7 @@ for i in range(0, len(changed), 200):
 write("base", [("same", same), ("near", near), ("base_only", b"\1" * 1000)], 8)
 write("tuned", [("same", same), ("near", bytes(changed)), ("other", b"\2" * 500)], 64)
 END
-mkfifo "$work/url"
-"$hub_program" --dir "$work/repos" >"$work/url" &
-hub=$!
-read -r url <"$work/url"
-control() { curl -fsS --noproxy '*' "$url/_control?$1"; }
-store=$work/store
-# expect STATUS ARGS…
-expect() {
-  local wanted=$1 status=0
-  shift
-  timeout 60 "$CAKE_BIN" --endpoint "$url" --store "$store" "$@" >"$work/out" 2>"$work/err" \
-    </dev/null || status=$?
-  ((status == wanted)) || fail "cake $*: status $status, not $wanted"
-}
-# json EXPRESSION: holds for the JSON in out, as `it`.
-json() {
-  python3 -c 'import json, sys; it = json.load(open(sys.argv[1])); assert '"$1" "$work/out" || fail "$1"
-}
+start_hub --dir "$work/repos"
 
 # --- inspect, hash, locate: a header is fetched, weights are not ---
 control reset_counters=1 >/dev/null
@@ -209,4 +175,4 @@ expect 1 fsck --rebuild
 expect 0 fsck --rebuild -y
 expect 0 --offline cat org/base/model.safetensors
 cmp -s "$work/out" "$work/repos/org/base/model.safetensors" || fail 'a rebuilt index gives the same bytes'
-exit $((failures > 0))
+finish

@@ -22,13 +22,13 @@ _cake() {
       return ;;
   esac
   case $verb in
-    '') COMPREPLY=($(compgen -W "$globals mount umount upgrade ps pull download ls tree stat cat du df rm prune pin unpin inspect hash diff compare locate verify fsck import export serve config env doctor completion" -- "$word")); return ;;
+    '') COMPREPLY=($(compgen -W "$globals mount umount upgrade ps pull download ls tree stat cat du df rm prune pin unpin inspect hash diff compare locate verify fsck recompress import export serve config env doctor completion" -- "$word")); return ;;
     mount) flags='-h --help -o -f --foreground' ;;
     umount) flags='-h --help --lazy' ;;
     upgrade) flags='-h --help' ;;
     ps) flags='-h --help --watch' ;;
-    pull) flags='-h --help --include --exclude --revision --local-dir --max-workers --all-formats --force' ;;
-    download) flags='-h --help --include --exclude --revision --local-dir --max-workers --all-formats --force' ;;
+    pull) flags='-h --help --include --exclude --revision --local-dir --max-workers --all-formats --force --pin' ;;
+    download) flags='-h --help --include --exclude --revision --local-dir --max-workers --all-formats --force --pin' ;;
     ls) flags='-h --help --revisions --filter --sort --limit' ;;
     tree) flags='-h --help --remote' ;;
     stat) flags='-h --help --remote' ;;
@@ -46,6 +46,7 @@ _cake() {
     locate) flags='-h --help --extents' ;;
     verify) flags='-h --help --repair --fail-on-missing-files --fail-on-extra-files' ;;
     fsck) flags='-h --help --repair --rebuild' ;;
+    recompress) flags='-h --help --codec' ;;
     import) flags='-h --help --name' ;;
     export) flags='-h --help --layout' ;;
     serve) flags='-h --help --listen --tls-cert --tls-key --require-token --max-conns --max-conns-per-ip' ;;
