@@ -258,6 +258,13 @@ Result<ChunkPtr> read_chunk(const Location& location, BufferPool& buffers,
   return decode_chunk(location, buffers, std::move(payload));
 }
 
+Result<ChunkPtr> read_chunk(const Location& location, BufferPool& buffers, PackReader& packs) {
+  CAKE_TRY(check_location(location));
+  auto payload =
+      CAKE_TRY(packs.read(location.pack, location.offset, location.encoded_bytes, buffers));
+  return decode_chunk(location, buffers, std::move(payload));
+}
+
 Status salvage(Index& index, BufferPool& buffers, std::span<LockedPack> packs) {
   Salvage work(index, buffers);
   for (LockedPack& pack : packs) CAKE_TRY(work.collect_changes(pack));

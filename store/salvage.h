@@ -16,6 +16,8 @@ namespace cake {
 // `read` fills a span from the payload.  Errors: corrupt, and those of `read`.
 Result<ChunkPtr> read_chunk(const Location& location, BufferPool& buffers,
                             const std::function<Status(MutableByteSpan)>& read);
+// The same from its pack.  not_found: the pack is gone.
+Result<ChunkPtr> read_chunk(const Location& location, BufferPool& buffers, PackReader& packs);
 
 // The same from a payload in memory; a raw one becomes the chunk without being copied.
 // `location` was checked by check_location.

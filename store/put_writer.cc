@@ -1,0 +1,195 @@
+#include "store/put_writer.h"
+
+#include <algorithm>
+#include <functional>
+#include <iterator>
+#include <utility>
+
+#include "store/base/fault.h"
+#include "store/evict.h"
+#include "store/salvage.h"
+
+namespace cake {
+
+namespace {
+
+// A full store's writer waits so long for its own rows.
+constexpr Millis kPublishPatience{5'000};
+
+Location location_of(uint32_t pack, uint64_t offset, const EntryHeader& header) {
+  return {pack, offset, header.payload_bytes, header.plain_bytes, header.codec, header.checksum};
+}
+
+}  // namespace
+
+PutWriter::PutWriter(Options options, Index& index, BufferPool& buffers, PutQueue& queue,
+                     PendingPuts& puts, Recoder& recoder)
+    : options_(std::move(options)),
+      index_(index),
+      buffers_(buffers),
+      queue_(queue),
+      puts_(puts),
+      recoder_(recoder) {
+  thread_.post(ThreadPool::Priority::demand, [this] { run(); });
+}
+
+void PutWriter::run() {
+  while (true) {
+    const bool has_room = pack_ != nullptr && reserved_end_ > pack_->end();
+    PutQueue::Work work = queue_.wait_for_work(has_room);
+    if (work.quiet || work.stop) give_back_room();
+    if (work.stop) return;
+    if (work.close) close(std::move(*work.close));
+    if (pack_ != nullptr && (work.rotate || pack_->end() > options_.pack_bytes)) {
+      PutGroup last = queue_.take_open();
+      last.seal = true;
+      close(std::move(last));
+      give_back_room();
+      pack_.reset();
+    }
+    if (!work.items.empty()) {
+      write(std::move(work.items));
+      recoder_.recode_when_idle();
+    }
+  }
+}
+
+// --- The pack and its room ---
+
+// Goes on in a pack that a writer left unsealed, or starts one.
+Status PutWriter::acquire_pack() {
+  if (pack_ != nullptr) return {};
+  for (const Index::PackRow& row : CAKE_TRY(index_.list_packs())) {
+    if (row.sealed) continue;
+    auto locked = lock_pack(options_.directory, index_, row);
+    // A damaged pack was logged when the store was opened.
+    if (!locked || !*locked) continue;
+    LockedPack& found = **locked;
+    if (CAKE_TRY(found.file.size()) > found.row.committed_bytes)
+      CAKE_TRY(salvage(index_, buffers_, std::span(&found, 1)));
+    if (found.row.committed_bytes > options_.pack_bytes) {
+      CAKE_TRY(index_.seal_pack(found.row.id, found.row.committed_bytes));
+      continue;
+    }
+    // A killed writer's space.
+    if (options_.evictor != nullptr && options_.evictor->is_limited())
+      CAKE_TRY(Evictor::release(found.file, found.row.committed_bytes));
+    pack_ = std::make_shared<PackWriter>(std::move(found));
+    return {};
+  }
+  pack_ = std::make_shared<PackWriter>(CAKE_TRY(create_pack(options_.directory, index_)));
+  return {};
+}
+
+// Disk space for what comes next.
+Status PutWriter::take_room(std::span<const NewEntry> entries) {
+  Evictor* const evictor = options_.evictor;
+  const uint64_t end = pack_->end_after(entries);
+  if (evictor == nullptr || !evictor->is_limited() || end <= reserved_end_) return {};
+  reserved_end_ = CAKE_TRY(evictor->reserve(pack_->file(), pack_->end(), end - pack_->end(),
+                                            [this] { publish_written(); }));
+  return {};
+}
+
+void PutWriter::give_back_room() {
+  if (pack_ != nullptr && reserved_end_ > pack_->end()) {
+    const Status released = Evictor::release(pack_->file(), pack_->end());
+    if (!released) puts_.log_failure(released.error());
+  }
+  reserved_end_ = 0;
+}
+
+// --- Batches ---
+
+// Records are small and few, and a lost index needs them: they do not wait for room that chunks
+// lack.
+void PutWriter::write(std::vector<PutItem> batch) {
+  std::vector<PutItem> records;
+  const auto first =
+      std::stable_partition(batch.begin(), batch.end(), std::not_fn(&PutItem::is_record));
+  std::move(first, batch.end(), std::back_inserter(records));
+  batch.erase(first, batch.end());
+  if (!records.empty()) write_batch(std::move(records));
+  if (!batch.empty()) write_batch(std::move(batch));
+}
+
+void PutWriter::write_batch(std::vector<PutItem> batch) {
+  const auto append = [&]() -> Result<std::vector<uint64_t>> {
+    CAKE_TRY(acquire_pack());
+    std::vector<NewEntry> entries;
+    for (const PutItem& item : batch) entries.push_back({item.header, item.payload()});
+    if (!batch.front().is_record()) CAKE_TRY(take_room(entries));
+    return pack_->append(entries);
+  };
+  const Result<std::vector<uint64_t>> offsets = append();
+  fault_point("pack.appended");
+  for (size_t i = 0; i < batch.size(); i++) {
+    const PutItem& item = batch[i];
+    const Result<Location> location =
+        offsets ? Result<Location>(location_of(pack_->id(), (*offsets)[i], item.header))
+                : offsets.error();
+    if (item.job == nullptr)
+      end_without_job(item, location);
+    else if (location)
+      puts_.end_written(item, *location);
+    else
+      puts_.end_failed(item.job, location.error());
+  }
+}
+
+// A record, or a chunk encoded anew: nobody is told.
+void PutWriter::end_without_job(const PutItem& item, const Result<Location>& location) {
+  // A chunk that could not be recoded is there all the same.
+  if (!location && item.is_record()) puts_.log_failure(location.error());
+  PutQueue::Addition addition;
+  addition.sequence = item.sequence;
+  addition.bytes = item.encoded.size();
+  if (location && item.replaces)
+    addition.extent = {0, 0, item.header.digest, *location, item.header.plain_bytes, item.replaces};
+  queue_.add_to_group(std::move(addition));
+}
+
+// --- Groups ---
+
+// What was deduplicated, so that a lost index can be made again.
+Status PutWriter::append_segments(const PutGroup& group) {
+  std::vector<Buffer> payloads;
+  std::vector<NewEntry> entries;
+  for (const auto& [content, items] : group.deduped)
+    payloads.push_back(encode_segment_record(items));
+  size_t i = 0;
+  for (const auto& [content, items] : group.deduped) {
+    const Buffer& payload = payloads[i++];
+    EntryHeader header;
+    header.kind = EntryKind::recipe_segment;
+    header.payload_bytes = header.plain_bytes = static_cast<uint32_t>(payload.size());
+    header.checksum = xxh3(payload);
+    header.digest = blake3(payload);
+    header.content = content;
+    entries.push_back({header, payload});
+  }
+  CAKE_TRY(acquire_pack());
+  CAKE_TRY(pack_->append(entries));
+  return {};
+}
+
+void PutWriter::close(PutGroup group) {
+  if (!group.deduped.empty()) {
+    // The index has the digests all the same; only a lost index would miss them.
+    const Status appended = append_segments(group);
+    if (!appended) puts_.log_failure(appended.error());
+    fault_point("pack.segments_appended");
+  }
+  group.pack = pack_;
+  group.end = pack_ != nullptr ? pack_->end() : 0;
+  queue_.close(std::move(group));
+}
+
+// Gives rows to what has been written, as far as the index takes them.
+void PutWriter::publish_written() {
+  PutGroup group = queue_.take_open();
+  if (!group.is_empty()) close(std::move(group));
+  queue_.wait_until_settled(steady_now() + kPublishPatience);
+}
+
+}  // namespace cake
