@@ -1,5 +1,6 @@
-// The index: names, contents, recipes and where chunks lie, in one SQLite file.  Every SQL
-// statement of the program is in index.cc.
+// The index: names, contents, recipes and where chunks lie, in one SQLite file.  Its bodies are in
+// index_*.cc, by groups of tables; no SQL is elsewhere but in index_upkeep.cc and
+// materialized_index.cc.
 //
 // Rows are promises: a chunk row means the bytes are durable in a pack and hash to their digest.
 // The schema, its versions and migrations are described in man/cakefs-store.5.
@@ -20,6 +21,8 @@
 #include "store/snapshot.h"
 
 namespace cake {
+
+struct IndexConnections;  // store/index_connections.h
 
 // Row ids are never reused (AUTOINCREMENT): inode numbers are made of them.
 using RowId = uint64_t;
@@ -222,9 +225,9 @@ class Index {
   Result<std::vector<CodecUsage>> usage_by_codec();
 
  private:
-  struct Impl;
-  explicit Index(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  explicit Index(std::unique_ptr<IndexConnections> connections);
+
+  const std::unique_ptr<IndexConnections> connections_;  // each with its lock
 };
 
 }  // namespace cake

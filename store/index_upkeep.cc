@@ -4,33 +4,18 @@
 #include <utility>
 
 #include "store/base/clock.h"
-#include "store/base/mutex.h"
-#include "store/sqlite.h"
+#include "store/index_connections.h"
+#include "store/index_rows.h"
 
 namespace cake {
 
-struct IndexUpkeep::Impl {
-  Impl(std::unique_ptr<Connection> read_connection, std::unique_ptr<Connection> write_connection)
-      : reader(std::move(read_connection)), writer(std::move(write_connection)) {}
-
-  // Leaf locks, held over SQLite calls; never both.
-  Mutex read_mutex;
-  const std::unique_ptr<Connection> reader PT_GUARDED_BY(read_mutex);
-  Mutex write_mutex;
-  const std::unique_ptr<Connection> writer PT_GUARDED_BY(write_mutex);
-};
-
-IndexUpkeep::IndexUpkeep(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+IndexUpkeep::IndexUpkeep(std::unique_ptr<IndexConnections> connections)
+    : connections_(std::move(connections)) {}
 IndexUpkeep::~IndexUpkeep() = default;
 
 Result<std::unique_ptr<IndexUpkeep>> IndexUpkeep::open(const std::string& path) {
-  std::unique_ptr<Connection> writer =
-      CAKE_TRY(Connection::open(path, Connection::Mode::read_write));
-  CAKE_TRY(writer->execute("PRAGMA synchronous = FULL;"));
-  std::unique_ptr<Connection> reader =
-      CAKE_TRY(Connection::open(path, Connection::Mode::read_only));
-  return std::unique_ptr<IndexUpkeep>(
-      new IndexUpkeep(std::make_unique<Impl>(std::move(reader), std::move(writer))));
+  std::unique_ptr<IndexConnections> connections = CAKE_TRY(IndexConnections::open_durable(path));
+  return std::unique_ptr<IndexUpkeep>(new IndexUpkeep(std::move(connections)));
 }
 
 // --- Looking ---
@@ -79,8 +64,8 @@ Status IndexUpkeep::each_chunk(const std::function<Status(const ChunkRow&)>& eac
   while (true) {
     std::vector<ChunkRow> portion;
     {
-      MutexLock lock(impl_->read_mutex);
-      Statement rows = impl_->reader->prepare(
+      MutexLock lock(connections_->read_mutex);
+      Statement rows = connections_->reader->prepare(
           "SELECT digest, pack, offset, encoded_bytes, plain_bytes, codec, checksum, last_access,"
           " uses FROM chunk WHERE digest >= ?1 ORDER BY digest LIMIT 4096");
       rows.bind(ByteSpan(after.bytes));
@@ -88,10 +73,7 @@ Status IndexUpkeep::each_chunk(const std::function<Status(const ChunkRow&)>& eac
         ChunkRow row;
         row.digest = to_digest(rows.blob(0));
         if (!is_first && row.digest == after) continue;
-        row.location = {
-            static_cast<uint32_t>(rows.number(1)), rows.number(2),
-            static_cast<uint32_t>(rows.number(3)), static_cast<uint32_t>(rows.number(4)),
-            static_cast<CodecId>(rows.number(5)),  rows.number(6)};
+        row.location = read_location(rows, 1);
         row.last_access = rows.integer(7);
         row.uses = static_cast<unsigned>(rows.number(8));
         portion.push_back(row);
@@ -107,9 +89,9 @@ Status IndexUpkeep::each_chunk(const std::function<Status(const ChunkRow&)>& eac
 Result<std::vector<uint64_t>> IndexUpkeep::digest_keys(std::span<const RowId> contents) {
   std::vector<uint64_t> keys;
   for (const RowId content : contents) {
-    MutexLock lock(impl_->read_mutex);
+    MutexLock lock(connections_->read_mutex);
     Statement rows =
-        impl_->reader->prepare("SELECT digests FROM recipe_segment WHERE content = ?1");
+        connections_->reader->prepare("SELECT digests FROM recipe_segment WHERE content = ?1");
     rows.bind(content);
     while (CAKE_TRY(rows.step())) add_keys(rows.blob(0), keys);
   }
@@ -121,8 +103,8 @@ Result<std::vector<uint64_t>> IndexUpkeep::digest_keys_but(std::span<const RowId
   std::vector<RowId> sorted(contents.begin(), contents.end());
   std::sort(sorted.begin(), sorted.end());
   std::vector<uint64_t> keys;
-  MutexLock lock(impl_->read_mutex);
-  Statement rows = impl_->reader->prepare("SELECT content, digests FROM recipe_segment");
+  MutexLock lock(connections_->read_mutex);
+  Statement rows = connections_->reader->prepare("SELECT content, digests FROM recipe_segment");
   rows.bind();
   while (CAKE_TRY(rows.step()))
     if (!std::binary_search(sorted.begin(), sorted.end(), rows.number(0)))
@@ -133,8 +115,8 @@ Result<std::vector<uint64_t>> IndexUpkeep::digest_keys_but(std::span<const RowId
 
 Result<std::vector<RowId>> IndexUpkeep::pinned_contents() {
   std::vector<RowId> contents;
-  MutexLock lock(impl_->read_mutex);
-  Statement rows = impl_->reader->prepare(
+  MutexLock lock(connections_->read_mutex);
+  Statement rows = connections_->reader->prepare(
       "SELECT snapshot.contents FROM pin"
       " LEFT JOIN ref ON ref.repo = pin.repo AND ref.revision = pin.revision"
       " JOIN snapshot ON snapshot.repo = pin.repo"
@@ -146,9 +128,9 @@ Result<std::vector<RowId>> IndexUpkeep::pinned_contents() {
 }
 
 Result<std::vector<PinRow>> IndexUpkeep::list_pins() {
-  MutexLock lock(impl_->read_mutex);
-  Statement rows =
-      impl_->reader->prepare("SELECT repo, revision, pinned_at FROM pin ORDER BY repo, revision");
+  MutexLock lock(connections_->read_mutex);
+  Statement rows = connections_->reader->prepare(
+      "SELECT repo, revision, pinned_at FROM pin ORDER BY repo, revision");
   rows.bind();
   std::vector<PinRow> pins;
   while (CAKE_TRY(rows.step())) pins.push_back({rows.number(0), rows.text(1), rows.integer(2)});
@@ -157,8 +139,8 @@ Result<std::vector<PinRow>> IndexUpkeep::list_pins() {
 
 Result<std::vector<RowId>> IndexUpkeep::named_contents() {
   std::vector<RowId> contents;
-  MutexLock lock(impl_->read_mutex);
-  Statement rows = impl_->reader->prepare("SELECT contents FROM snapshot");
+  MutexLock lock(connections_->read_mutex);
+  Statement rows = connections_->reader->prepare("SELECT contents FROM snapshot");
   rows.bind();
   while (CAKE_TRY(rows.step())) add_ids(rows.blob(0), contents);
   sort_unique(contents);
@@ -167,8 +149,8 @@ Result<std::vector<RowId>> IndexUpkeep::named_contents() {
 
 Result<std::vector<RowId>> IndexUpkeep::all_contents() {
   std::vector<RowId> contents;
-  MutexLock lock(impl_->read_mutex);
-  Statement rows = impl_->reader->prepare("SELECT id FROM content ORDER BY id");
+  MutexLock lock(connections_->read_mutex);
+  Statement rows = connections_->reader->prepare("SELECT id FROM content ORDER BY id");
   rows.bind();
   while (CAKE_TRY(rows.step())) contents.push_back(rows.number(0));
   return contents;
@@ -182,8 +164,8 @@ Result<Status> IndexUpkeep::check_segments(RowId content, bool repairs) {
   };
   std::vector<Wrong> wrong;
   {
-    MutexLock lock(impl_->read_mutex);
-    Statement rows = impl_->reader->prepare(
+    MutexLock lock(connections_->read_mutex);
+    Statement rows = connections_->reader->prepare(
         "SELECT segment, known, digests FROM recipe_segment WHERE content = ?1");
     rows.bind(content);
     while (CAKE_TRY(rows.step())) {
@@ -197,9 +179,9 @@ Result<Status> IndexUpkeep::check_segments(RowId content, bool repairs) {
   }
   if (wrong.empty()) return Status();
   if (repairs) {
-    MutexLock lock(impl_->write_mutex);
-    Statement drop =
-        impl_->writer->prepare("DELETE FROM recipe_segment WHERE content = ?1 AND segment = ?2");
+    MutexLock lock(connections_->write_mutex);
+    Statement drop = connections_->writer->prepare(
+        "DELETE FROM recipe_segment WHERE content = ?1 AND segment = ?2");
     // Digests are learnt again with the next read; a sum that was wrong says one of them may be.
     for (const Wrong& row : wrong) CAKE_TRY(drop.bind(content, row.segment).run());
   }
@@ -211,8 +193,8 @@ Result<Status> IndexUpkeep::check_segments(RowId content, bool repairs) {
 
 Status IndexUpkeep::drop_chunks(std::span<const ChunkRow> rows, bool remember) {
   const int64_t now = unix_now();
-  MutexLock lock(impl_->write_mutex);
-  Connection& db = *impl_->writer;
+  MutexLock lock(connections_->write_mutex);
+  Connection& db = *connections_->writer;
   return run_each_portion(db, rows.size(), [&](size_t first, size_t end) -> Status {
     Statement drop =
         db.prepare("DELETE FROM chunk WHERE digest = ?1 AND pack = ?2 AND offset = ?3");
@@ -227,8 +209,8 @@ Status IndexUpkeep::drop_chunks(std::span<const ChunkRow> rows, bool remember) {
 }
 
 Status IndexUpkeep::restore_chunks(std::span<const ChunkRow> rows) {
-  MutexLock lock(impl_->write_mutex);
-  Connection& db = *impl_->writer;
+  MutexLock lock(connections_->write_mutex);
+  Connection& db = *connections_->writer;
   return run_each_portion(db, rows.size(), [&](size_t first, size_t end) -> Status {
     Statement put = db.prepare(
         "INSERT INTO chunk (digest, pack, offset, encoded_bytes, plain_bytes, codec, checksum,"
@@ -245,8 +227,8 @@ Status IndexUpkeep::restore_chunks(std::span<const ChunkRow> rows) {
 }
 
 Result<std::vector<IndexUpkeep::Ghost>> IndexUpkeep::ghosts() {
-  MutexLock lock(impl_->read_mutex);
-  Statement rows = impl_->reader->prepare("SELECT key, proven FROM ghost");
+  MutexLock lock(connections_->read_mutex);
+  Statement rows = connections_->reader->prepare("SELECT key, proven FROM ghost");
   rows.bind();
   std::vector<Ghost> ghosts;
   while (CAKE_TRY(rows.step())) ghosts.push_back({rows.number(0), rows.number(1) != 0});
@@ -255,8 +237,8 @@ Result<std::vector<IndexUpkeep::Ghost>> IndexUpkeep::ghosts() {
 }
 
 Status IndexUpkeep::drop_ghosts(std::span<const uint64_t> keys) {
-  MutexLock lock(impl_->write_mutex);
-  Connection& db = *impl_->writer;
+  MutexLock lock(connections_->write_mutex);
+  Connection& db = *connections_->writer;
   return run_each_portion(db, keys.size(), [&](size_t first, size_t end) -> Status {
     Statement drop = db.prepare("DELETE FROM ghost WHERE key = ?1");
     for (size_t i = first; i < end; i++) CAKE_TRY(drop.bind(keys[i]).run());
@@ -266,22 +248,23 @@ Status IndexUpkeep::drop_ghosts(std::span<const uint64_t> keys) {
 
 // In millionths, in the table of versions and the like.
 Result<double> IndexUpkeep::probation_share(double otherwise) {
-  MutexLock lock(impl_->read_mutex);
-  Statement row = impl_->reader->prepare("SELECT value FROM meta WHERE key = 'probation_share'");
+  MutexLock lock(connections_->read_mutex);
+  Statement row =
+      connections_->reader->prepare("SELECT value FROM meta WHERE key = 'probation_share'");
   row.bind();
   return CAKE_TRY(row.step()) ? static_cast<double>(row.integer(0)) / 1e6 : otherwise;
 }
 
 Status IndexUpkeep::set_probation_share(double share) {
-  MutexLock lock(impl_->write_mutex);
-  Statement put = impl_->writer->prepare(
+  MutexLock lock(connections_->write_mutex);
+  Statement put = connections_->writer->prepare(
       "INSERT OR REPLACE INTO meta (key, value) VALUES ('probation_share', ?1)");
   return put.bind(static_cast<int64_t>(share * 1e6)).run();
 }
 
 Status IndexUpkeep::trim_ghosts(uint64_t count) {
-  MutexLock lock(impl_->write_mutex);
-  Connection& db = *impl_->writer;
+  MutexLock lock(connections_->write_mutex);
+  Connection& db = *connections_->writer;
   uint64_t ghosts = 0;
   {
     // Gone before the deletion: who writes while it reads is refused when others write too.
@@ -298,8 +281,8 @@ Status IndexUpkeep::trim_ghosts(uint64_t count) {
 Status IndexUpkeep::touch_chunks(std::span<const Digest> digests, int64_t now) {
   std::vector<Digest> sorted(digests.begin(), digests.end());
   std::sort(sorted.begin(), sorted.end());
-  MutexLock lock(impl_->write_mutex);
-  Connection& db = *impl_->writer;
+  MutexLock lock(connections_->write_mutex);
+  Connection& db = *connections_->writer;
   return run_each_portion(db, sorted.size(), [&](size_t first, size_t end) -> Status {
     // A time ahead of ours is that of a clock that was wrong.
     Statement touch = db.prepare(
@@ -312,8 +295,8 @@ Status IndexUpkeep::touch_chunks(std::span<const Digest> digests, int64_t now) {
 }
 
 Status IndexUpkeep::touch_contents(std::span<const RowId> contents, int64_t now) {
-  MutexLock lock(impl_->write_mutex);
-  Connection& db = *impl_->writer;
+  MutexLock lock(connections_->write_mutex);
+  Connection& db = *connections_->writer;
   return run_each_portion(db, contents.size(), [&](size_t first, size_t end) -> Status {
     Statement touch = db.prepare("UPDATE content SET last_access = ?2 WHERE id = ?1");
     for (size_t i = first; i < end; i++) CAKE_TRY(touch.bind(contents[i], now).run());
@@ -324,15 +307,16 @@ Status IndexUpkeep::touch_contents(std::span<const RowId> contents, int64_t now)
 // --- Names ---
 
 Result<bool> IndexUpkeep::drop_pin(RowId repo, const std::string& revision) {
-  MutexLock lock(impl_->write_mutex);
-  Statement drop = impl_->writer->prepare("DELETE FROM pin WHERE repo = ?1 AND revision = ?2");
+  MutexLock lock(connections_->write_mutex);
+  Statement drop =
+      connections_->writer->prepare("DELETE FROM pin WHERE repo = ?1 AND revision = ?2");
   CAKE_TRY(drop.bind(repo, revision).run());
-  return impl_->writer->changes() > 0;
+  return connections_->writer->changes() > 0;
 }
 
 Status IndexUpkeep::drop_snapshots(RowId repo, const std::string& commit) {
-  MutexLock lock(impl_->write_mutex);
-  Connection& db = *impl_->writer;
+  MutexLock lock(connections_->write_mutex);
+  Connection& db = *connections_->writer;
   Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
   const std::string_view scripts[] = {
       "DELETE FROM pin WHERE repo = ?1 AND (?2 = '' OR revision = ?2 OR revision IN"
@@ -347,8 +331,8 @@ Status IndexUpkeep::drop_snapshots(RowId repo, const std::string& commit) {
 }
 
 Status IndexUpkeep::forget_contents(std::span<const RowId> contents) {
-  MutexLock lock(impl_->write_mutex);
-  Connection& db = *impl_->writer;
+  MutexLock lock(connections_->write_mutex);
+  Connection& db = *connections_->writer;
   return run_each_portion(db, contents.size(), [&](size_t first, size_t end) -> Status {
     Statement segments = db.prepare("DELETE FROM recipe_segment WHERE content = ?1");
     Statement recipe = db.prepare("DELETE FROM recipe WHERE content = ?1");
@@ -363,8 +347,8 @@ Status IndexUpkeep::forget_contents(std::span<const RowId> contents) {
 // --- Packs ---
 
 Result<std::vector<uint32_t>> IndexUpkeep::whole_packs() {
-  MutexLock lock(impl_->read_mutex);
-  Statement rows = impl_->reader->prepare("SELECT id FROM pack WHERE kind != 0 ORDER BY id");
+  MutexLock lock(connections_->read_mutex);
+  Statement rows = connections_->reader->prepare("SELECT id FROM pack WHERE kind != 0 ORDER BY id");
   rows.bind();
   std::vector<uint32_t> packs;
   while (CAKE_TRY(rows.step())) packs.push_back(static_cast<uint32_t>(rows.number(0)));
@@ -372,22 +356,22 @@ Result<std::vector<uint32_t>> IndexUpkeep::whole_packs() {
 }
 
 Status IndexUpkeep::drop_pack(uint32_t id) {
-  MutexLock lock(impl_->write_mutex);
-  Statement drop = impl_->writer->prepare(
+  MutexLock lock(connections_->write_mutex);
+  Statement drop = connections_->writer->prepare(
       "DELETE FROM pack WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM chunk WHERE pack = ?1)");
   return drop.bind(id).run();
 }
 
 Status IndexUpkeep::shorten_pack(uint32_t id, uint64_t committed_bytes) {
-  MutexLock lock(impl_->write_mutex);
-  Statement shorten =
-      impl_->writer->prepare("UPDATE pack SET committed_bytes = ?2, sealed = 1 WHERE id = ?1");
+  MutexLock lock(connections_->write_mutex);
+  Statement shorten = connections_->writer->prepare(
+      "UPDATE pack SET committed_bytes = ?2, sealed = 1 WHERE id = ?1");
   return shorten.bind(id, committed_bytes).run();
 }
 
 Result<std::vector<std::string>> IndexUpkeep::integrity_problems() {
-  MutexLock lock(impl_->read_mutex);
-  Statement rows = impl_->reader->prepare("PRAGMA integrity_check(100)");
+  MutexLock lock(connections_->read_mutex);
+  Statement rows = connections_->reader->prepare("PRAGMA integrity_check(100)");
   rows.bind();
   std::vector<std::string> problems;
   while (CAKE_TRY(rows.step()))

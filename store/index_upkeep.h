@@ -105,9 +105,9 @@ class IndexUpkeep {
   Result<std::vector<std::string>> integrity_problems();
 
  private:
-  struct Impl;
-  explicit IndexUpkeep(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  explicit IndexUpkeep(std::unique_ptr<IndexConnections> connections);
+
+  const std::unique_ptr<IndexConnections> connections_;  // each with its lock
 };
 
 }  // namespace cake

@@ -3,33 +3,18 @@
 #include <utility>
 
 #include "store/base/clock.h"
-#include "store/base/mutex.h"
-#include "store/sqlite.h"
+#include "store/index_connections.h"
+#include "store/index_rows.h"
 
 namespace cake {
 
-struct MaterializedIndex::Impl {
-  Impl(std::unique_ptr<Connection> read_connection, std::unique_ptr<Connection> write_connection)
-      : reader(std::move(read_connection)), writer(std::move(write_connection)) {}
-
-  // Leaf locks, held over SQLite calls; never both.
-  Mutex read_mutex;
-  const std::unique_ptr<Connection> reader PT_GUARDED_BY(read_mutex);
-  Mutex write_mutex;
-  const std::unique_ptr<Connection> writer PT_GUARDED_BY(write_mutex);
-};
-
-MaterializedIndex::MaterializedIndex(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+MaterializedIndex::MaterializedIndex(std::unique_ptr<IndexConnections> connections)
+    : connections_(std::move(connections)) {}
 MaterializedIndex::~MaterializedIndex() = default;
 
 Result<std::unique_ptr<MaterializedIndex>> MaterializedIndex::open(const std::string& path) {
-  std::unique_ptr<Connection> writer =
-      CAKE_TRY(Connection::open(path, Connection::Mode::read_write));
-  CAKE_TRY(writer->execute("PRAGMA synchronous = FULL;"));
-  std::unique_ptr<Connection> reader =
-      CAKE_TRY(Connection::open(path, Connection::Mode::read_only));
-  return std::unique_ptr<MaterializedIndex>(
-      new MaterializedIndex(std::make_unique<Impl>(std::move(reader), std::move(writer))));
+  std::unique_ptr<IndexConnections> connections = CAKE_TRY(IndexConnections::open_durable(path));
+  return std::unique_ptr<MaterializedIndex>(new MaterializedIndex(std::move(connections)));
 }
 
 namespace {
@@ -42,8 +27,8 @@ MaterializedRow read_row(const Statement& row) {
 }  // namespace
 
 Result<std::optional<MaterializedRow>> MaterializedIndex::find(const std::string& name) {
-  MutexLock lock(impl_->read_mutex);
-  Statement row = impl_->reader->prepare(
+  MutexLock lock(connections_->read_mutex);
+  Statement row = connections_->reader->prepare(
       "SELECT id, name, committed_bytes, kind FROM pack WHERE name = ?1 AND kind != 0");
   row.bind(name);
   if (!CAKE_TRY(row.step())) return std::nullopt;
@@ -51,8 +36,8 @@ Result<std::optional<MaterializedRow>> MaterializedIndex::find(const std::string
 }
 
 Result<std::vector<MaterializedRow>> MaterializedIndex::list() {
-  MutexLock lock(impl_->read_mutex);
-  Statement rows = impl_->reader->prepare(
+  MutexLock lock(connections_->read_mutex);
+  Statement rows = connections_->reader->prepare(
       "SELECT id, name, committed_bytes, kind FROM pack WHERE kind != 0 ORDER BY id");
   rows.bind();
   std::vector<MaterializedRow> found;
@@ -61,30 +46,31 @@ Result<std::vector<MaterializedRow>> MaterializedIndex::list() {
 }
 
 Result<MaterializedRow> MaterializedIndex::add(const std::string& name, uint64_t bytes) {
-  MutexLock lock(impl_->write_mutex);
-  Statement statement = impl_->writer->prepare(
+  MutexLock lock(connections_->write_mutex);
+  Statement statement = connections_->writer->prepare(
       "INSERT INTO pack (name, kind, committed_bytes, sealed) VALUES (?1, ?2, ?3, 1)");
   CAKE_TRY(statement.bind(name, PackKind::arriving, bytes).run());
-  return MaterializedRow{static_cast<uint32_t>(impl_->writer->last_insert_id()), name, bytes,
+  return MaterializedRow{static_cast<uint32_t>(connections_->writer->last_insert_id()), name, bytes,
                          PackKind::arriving};
 }
 
 Status MaterializedIndex::set_kind(uint32_t pack, PackKind kind) {
-  MutexLock lock(impl_->write_mutex);
-  Statement statement = impl_->writer->prepare("UPDATE pack SET kind = ?2 WHERE id = ?1");
+  MutexLock lock(connections_->write_mutex);
+  Statement statement = connections_->writer->prepare("UPDATE pack SET kind = ?2 WHERE id = ?1");
   return statement.bind(pack, kind).run();
 }
 
 Status MaterializedIndex::remove(uint32_t pack) {
-  MutexLock lock(impl_->write_mutex);
-  Statement statement = impl_->writer->prepare("DELETE FROM pack WHERE id = ?1 AND kind != 0");
+  MutexLock lock(connections_->write_mutex);
+  Statement statement =
+      connections_->writer->prepare("DELETE FROM pack WHERE id = ?1 AND kind != 0");
   return statement.bind(pack).run();
 }
 
 Result<std::vector<Location>> MaterializedIndex::move_in(uint32_t pack,
                                                          std::span<const PlacedChunk> chunks) {
-  MutexLock lock(impl_->write_mutex);
-  Connection& db = *impl_->writer;
+  MutexLock lock(connections_->write_mutex);
+  Connection& db = *connections_->writer;
   Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
   std::vector<Location> left;
   const int64_t now = unix_now();
@@ -100,9 +86,7 @@ Result<std::vector<Location>> MaterializedIndex::move_in(uint32_t pack,
       if (is_there) {
         // One materialized copy is as good as another.
         if (row.number(6) != 0) continue;
-        left.push_back({static_cast<uint32_t>(row.number(0)), row.number(1),
-                        static_cast<uint32_t>(row.number(2)), static_cast<uint32_t>(row.number(3)),
-                        static_cast<CodecId>(row.number(4)), row.number(5)});
+        left.push_back(read_location(row, 0));
       }
     }
     if (is_there) {
@@ -128,8 +112,8 @@ Result<std::vector<Location>> MaterializedIndex::move_in(uint32_t pack,
 }
 
 Status MaterializedIndex::move_out(std::span<const MovedChunk> chunks) {
-  MutexLock lock(impl_->write_mutex);
-  Connection& db = *impl_->writer;
+  MutexLock lock(connections_->write_mutex);
+  Connection& db = *connections_->writer;
   Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
   Statement update = db.prepare(
       "UPDATE chunk SET pack = ?2, offset = ?3, encoded_bytes = ?4, codec = ?5"
@@ -143,8 +127,8 @@ Status MaterializedIndex::move_out(std::span<const MovedChunk> chunks) {
 }
 
 Status MaterializedIndex::drop(uint32_t pack, std::span<const Digest> digests) {
-  MutexLock lock(impl_->write_mutex);
-  Connection& db = *impl_->writer;
+  MutexLock lock(connections_->write_mutex);
+  Connection& db = *connections_->writer;
   Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
   Statement statement = db.prepare("DELETE FROM chunk WHERE digest = ?1 AND pack = ?2");
   for (const Digest& digest : digests) CAKE_TRY(statement.bind(ByteSpan(digest.bytes), pack).run());

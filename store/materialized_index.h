@@ -67,9 +67,9 @@ class MaterializedIndex {
   Status drop(uint32_t pack, std::span<const Digest> digests);
 
  private:
-  struct Impl;
-  explicit MaterializedIndex(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  explicit MaterializedIndex(std::unique_ptr<IndexConnections> connections);
+
+  const std::unique_ptr<IndexConnections> connections_;  // each with its lock
 };
 
 }  // namespace cake

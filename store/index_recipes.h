@@ -1,0 +1,15 @@
+// What a publication adds to recipes.
+#pragma once
+
+#include <span>
+
+#include "store/index.h"
+#include "store/sqlite.h"
+
+namespace cake {
+
+// Writes the extents' digests into the segments of their contents.  Within a write transaction:
+// segments are read, changed and written back.
+Status merge_digests(Connection& db, std::span<const PublishedExtent> extents);
+
+}  // namespace cake
