@@ -34,7 +34,8 @@ Client::Client(Store& store, std::string source, std::unique_ptr<Upstream> upstr
           fetcher_, Prefetcher::Names{[this](RowId content) { return open(content); },
                                       [this](const RepoName& repo, const std::string& commit) {
                                         return find_known_snapshot(repo, commit);
-                                      }})) {}
+                                      },
+                                      options.prefetches})) {}
 
 Client::~Client() {
   stop();

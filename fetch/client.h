@@ -34,6 +34,8 @@ struct ClientOptions {
   // How long an absent name is remembered, and an author's listing counts as new.
   int64_t negative_ttl_s = 60;
   int64_t listing_ttl_s = 60;
+  // Whether prefetch=repo may take a file, by its path in the repo; empty: any.
+  std::function<bool(const std::string& path)> prefetches;
 };
 
 // Thread-safe.  Nothing here waits for the network; answers come through Done, at once when they

@@ -71,6 +71,7 @@ void Prefetcher::add_repo(const ContentRow& content) {
   for (uint32_t i = 0; i < entries.size(); i++) {
     const uint32_t at = (first + i) % static_cast<uint32_t>(entries.size());
     if (extension(entries[at].path) != extension(content.path)) continue;
+    if (names_.is_wanted && !names_.is_wanted(entries[at].path)) continue;
     add({(*snapshot)->content_id(at), {0, entries[at].bytes}}, false);
   }
 }

@@ -27,6 +27,7 @@ class Prefetcher : public std::enable_shared_from_this<Prefetcher> {
     std::function<Result<std::shared_ptr<FileReader>>(RowId content)> open;
     std::function<Result<std::shared_ptr<const Snapshot>>(const RepoName&, const std::string&)>
         find_snapshot;
+    std::function<bool(const std::string& path)> is_wanted;  // of a repo's other files; empty: any
   };
 
   Prefetcher(std::shared_ptr<Fetcher> fetcher, Names names)

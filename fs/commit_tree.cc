@@ -4,8 +4,12 @@
 
 namespace cake {
 
-CommitTree::CommitTree(ViewRows& rows, std::string layout, Files files)
-    : rows_(rows), layout_(std::move(layout)), files_(files) {}
+CommitTree::CommitTree(ViewRows& rows, std::string layout, Files files, ShownChoice shown)
+    : rows_(rows),
+      layout_(std::move(layout)),
+      files_(files),
+      shown_(std::move(shown),
+             files == Files::links ? ShownFiles::Paths::whole : ShownFiles::Paths::below_subdir) {}
 
 Result<NodeFacts> CommitTree::facts(RowId view, const Snapshot& snapshot, uint32_t ordinal) {
   if (ordinal >= snapshot.nodes().size() || ordinal > kMaxOrdinal)
@@ -41,14 +45,17 @@ Result<NodeFacts> CommitTree::root(const RepoName& repo, const std::string& type
   row.typed = typed;
   row.commit = snapshot->commit();
   const RowId view = CAKE_TRY(rows_.id_of(row));
-  NodeFacts found = CAKE_TRY(facts(view, *snapshot, 0));
+  const SnapshotPtr shown = CAKE_TRY(shown_.of(snapshot));
+  NodeFacts found = CAKE_TRY(facts(view, *shown, 0));
   found.is_moving = is_moving;
   rows_.events().note_resolved(typed.empty() ? repo.id : typed, snapshot->commit());
   return found;
 }
 
 Result<CommitTree::SnapshotPtr> CommitTree::snapshot_at(uint64_t node) {
-  return rows_.snapshot_of(CAKE_TRY(rows_.get(view_of_tree(node))));
+  const ViewRow row = CAKE_TRY(rows_.get(view_of_tree(node)));
+  const SnapshotPtr snapshot = CAKE_TRY(rows_.snapshot_of(row));
+  return shown_.of(snapshot);
 }
 
 Result<NodeFacts> CommitTree::look_up(uint64_t directory, const std::string& name) {

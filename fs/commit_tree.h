@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "fs/shown_files.h"
 #include "fs/view_rows.h"
 
 namespace cake {
@@ -14,7 +15,8 @@ class CommitTree {
   using SnapshotPtr = Client::SnapshotPtr;
   // Files of a tree of links are symbolic links.
   enum class Files { contents, links };
-  CommitTree(ViewRows& rows, std::string layout, Files files);  // rows outlive this
+  // Rows outlive this.  Links keep the paths that the repo has.
+  CommitTree(ViewRows& rows, std::string layout, Files files, ShownChoice shown = {});
 
   // The root of a commit under the name that was typed; the row is made.
   Result<NodeFacts> root(const RepoName& repo, const std::string& typed,
@@ -23,7 +25,7 @@ class CommitTree {
   Result<ListingPtr> list(uint64_t directory);
   // Of a tree or link.
   Result<NodeFacts> find_facts(uint64_t node);
-  // The commit that a tree or link belongs to.
+  // The commit that a tree or link belongs to, as far as it is shown.
   Result<SnapshotPtr> snapshot_at(uint64_t node);
 
  private:
@@ -33,6 +35,8 @@ class CommitTree {
   ViewRows& rows_;
   const std::string layout_;
   const Files files_;
+
+  ShownFiles shown_;  // synchronises itself
 };
 
 }  // namespace cake

@@ -27,7 +27,7 @@ FlatView::FlatView(ViewRows& rows, FlatViewOptions options)
     : rows_(rows),
       client_(rows.client()),
       options_(std::move(options)),
-      tree_(rows, "flat", CommitTree::Files::contents) {}
+      tree_(rows, "flat", CommitTree::Files::contents, options_.shown) {}
 
 std::string FlatView::typed_prefix(RepoType type) const {
   return type == RepoType::model ? "" : cat(repo_type_plural(type), "/");

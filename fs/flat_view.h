@@ -13,6 +13,7 @@ struct FlatViewOptions {
   // Set: the root is this repo (hf:ORG/NAME@REV).
   std::optional<RepoName> single_repo;
   std::string revision = "main";  // of names without @REV
+  ShownChoice shown;
 };
 
 // Thread-safe.

@@ -45,7 +45,7 @@ HfView::HfView(ViewRows& rows, HfViewOptions options)
       client_(rows.client()),
       options_(std::move(options)),
       known_(rows),
-      tree_(rows, kLayout, CommitTree::Files::links) {}
+      tree_(rows, kLayout, CommitTree::Files::links, options_.shown) {}
 
 Result<NodeFacts> HfView::top() {
   return names(std::string(kTop));

@@ -17,6 +17,7 @@ namespace cake {
 struct HfViewOptions {
   std::optional<RepoName> single_repo;  // set: no other is shown
   std::string revision = "main";        // that a repo is known to exist by
+  ShownChoice shown;
 };
 
 // Names are made when they are looked up: any repo of the hub, any of its revisions and commits.

@@ -15,8 +15,8 @@ MountView::MountView(Client& client, Metrics& metrics, EventLog& events,
     : is_hf_layout_(options.is_hf_layout),
       is_single_(options.single_repo.has_value()),
       rows_(client, events),
-      flat_(rows_, {options.single_repo, options.revision}),
-      hf_(rows_, {options.single_repo, options.revision}),
+      flat_(rows_, {options.single_repo, options.revision, options.shown}),
+      hf_(rows_, {options.single_repo, options.revision, options.shown}),
       status_(rows_, metrics, events, {options.single_repo}) {}
 
 Result<View*> MountView::view_of(uint64_t node) const {

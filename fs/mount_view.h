@@ -14,6 +14,7 @@ struct MountViewOptions {
   std::optional<RepoName> single_repo;  // the root is this repo
   std::string revision = "main";        // of names without @REV
   bool is_hf_layout = false;            // the root is the Hugging Face cache
+  ShownChoice shown;
 };
 
 // Sends each question to the view that the node belongs to: a directory's layout is in its row, so

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <set>
 
+#include "store/glob.h"
+
 namespace cake {
 namespace {
 
@@ -108,14 +110,6 @@ bool matches_any(const std::vector<std::string>& patterns, const std::string& pa
 }
 
 }  // namespace
-
-bool matches_glob(const std::string& pattern, const std::string& path) {
-  if (fnmatch(pattern.c_str(), path.c_str(), 0) == 0) return true;
-  // "folder/" means all below it.
-  if (pattern.ends_with('/')) return fnmatch((pattern + "*").c_str(), path.c_str(), 0) == 0;
-  return pattern.find('/') == std::string::npos &&
-         fnmatch(pattern.c_str(), name_of(path).c_str(), 0) == 0;
-}
 
 Result<std::vector<uint32_t>> choose_files(const Snapshot& snapshot, const FileChoice& choice) {
   const std::vector<TreeEntry>& entries = snapshot.entries();

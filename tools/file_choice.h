@@ -15,10 +15,6 @@ struct FileChoice {
   bool all_formats = false;
 };
 
-// As fnmatch(3) does without FNM_PATHNAME: "*" matches slashes too, as `hf download` has it.  A
-// pattern without a slash is also tried on the last segment.
-bool matches_glob(const std::string& pattern, const std::string& path);
-
 // Indices of chosen entries, in their order.  not_found names the first of `files` that is absent.
 // What is asked for by name or by `include` is taken whatever its format.
 Result<std::vector<uint32_t>> choose_files(const Snapshot& snapshot, const FileChoice& choice);

@@ -29,12 +29,27 @@ Status apply_source(const std::string& source, Config& config) {
   return set("subdir", reference.path);
 }
 
-// Settings whose other values no part of this program acts on yet: better refused than ignored.
-Status refuse_unsupported(const Config& config) {
-  for (const char* key : {"subdir", "include", "exclude"})
-    if (config.text(key) != find_setting(key)->fallback)
-      return Error{Errc::unsupported,
-                   cat(key, "=", config.text(key), " is not supported by this version")};
+// A folder as repos have them: no slashes around, no "..".
+Status check_subdir(Config& config) {
+  std::string subdir = config.text("subdir");
+  if (subdir.empty()) return {};
+  while (subdir.ends_with('/')) subdir.pop_back();
+  if (!is_valid_repo_path(subdir))
+    return Error{Errc::invalid, cat("subdir=", config.text("subdir"), ": not a path in a repo")};
+  return config.set("subdir", subdir, config.get("subdir").origin);
+}
+
+// What a mount needs to serve reads must not lie below it: it would wait for itself for ever.
+Status check_apart(const Config& config, const std::string& mount_point) {
+  for (const char* key : {"store", "log", "pid_file", "token_file", "cafile"}) {
+    const std::string path =
+        std::string_view(key) == "store" ? config.store_directory() : config.text(key);
+    if (!path.starts_with('/')) continue;
+    std::error_code failure;
+    const std::string real = std::filesystem::weakly_canonical(path, failure).string();
+    if (!failure && (real == mount_point || real.starts_with(mount_point + "/")))
+      return Error{Errc::invalid, cat(key, "=", path, " lies below the mount point ", mount_point)};
+  }
   return {};
 }
 
@@ -60,7 +75,7 @@ Result<KeeperOptions> prepare_mount(const MountRequest& request, Config& config)
     if (!status && !is_generic && !(request.ignores_unknown && is_unknown)) return status.error();
   }
   CAKE_TRY(apply_source(request.source, config));
-  CAKE_TRY(refuse_unsupported(config));
+  CAKE_TRY(check_subdir(config));
   // The worker starts in / and may be started again long after this shell is gone.
   for (const char* key : {"store", "token_file", "cafile", "pid_file"})
     if (config.is_set(key) && !config.text(key).starts_with("~/"))
@@ -93,6 +108,10 @@ int run_mount(const MountRequest& request, Config config, std::string_view progr
   if (!mount_point) {
     err << program << ": " << mount_point.error().message << '\n';
     return mount_point.error().code == Errc::invalid ? kMountUsage : kMountFailure;
+  }
+  if (const Status apart = check_apart(config, *mount_point); !apart) {
+    err << program << ": " << apart.error().message << '\n';
+    return kMountUsage;
   }
   keeper->mount.mount_point = *mount_point;
   return run_keeper(*keeper);

@@ -53,6 +53,10 @@ HttpOptions http_options(const Config& config) {
   return options;
 }
 
+ShownChoice shown_choice(const Config& config) {
+  return {config.text("subdir"), config.globs("include"), config.globs("exclude")};
+}
+
 ClientOptions client_options(const Config& config) {
   ClientOptions options;
   options.fetch.is_hard = config.boolean("hard");
@@ -68,6 +72,9 @@ ClientOptions client_options(const Config& config) {
   if (const std::optional<uint64_t> refresh = config.seconds("refresh"))
     options.refresh_s = static_cast<int64_t>(*refresh);
   options.negative_ttl_s = static_cast<int64_t>(*config.seconds("neg_ttl"));
+  options.prefetches = [choice = shown_choice(config)](const std::string& path) {
+    return choice.shows(path);
+  };
   return options;
 }
 

@@ -9,6 +9,7 @@
 #include "fetch/client.h"
 #include "fetch/http.h"
 #include "fetch/reference.h"
+#include "fs/shown_files.h"
 #include "store/base/metrics.h"
 #include "store/store.h"
 #include "tools/command.h"
@@ -49,6 +50,7 @@ class Session {
 Result<std::unique_ptr<Store>> open_store(const Config& config, Metrics& metrics);
 
 // What the settings mean to each part.
+ShownChoice shown_choice(const Config& config);
 StoreOptions store_options(const Config& config);
 HttpOptions http_options(const Config& config);
 ClientOptions client_options(const Config& config);

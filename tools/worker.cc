@@ -51,15 +51,18 @@ HotOptions hot_options(const Config& config) {
   return options;
 }
 
-// A mount of a repo that does not exist fails now; a known one needs no network.
+// A mount of a repo, or of a folder in it, that does not exist fails now; a known one needs no
+// network.
 Result<MountViewOptions> view_options(Session& session, const Config& config,
                                       const std::string& source) {
   MountViewOptions options;
   options.is_hf_layout = config.text("layout") == "hf";
   options.revision = config.text("rev");
+  options.shown = shown_choice(config);
   if (is_whole_hub(source)) return options;
   const Reference reference = CAKE_TRY(parse_reference(source));
-  CAKE_TRY(session.find_snapshot(reference, false));
+  const auto snapshot = CAKE_TRY(session.find_snapshot(reference, false));
+  CAKE_TRY(ShownFiles(options.shown, ShownFiles::Paths::below_subdir).of(snapshot));
   options.single_repo = reference.repo;
   return options;
 }

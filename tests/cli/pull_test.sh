@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # pull, ls, du, tree, stat and cat against a hub that can fail on command.
 # ctest: asan timeout=200
+# shellcheck source=tests/cli/clilib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/clilib.sh"
 
 start_hub "repo=org/model&file=config.json&text=%7B%7D" \

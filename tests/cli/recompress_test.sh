@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # recompress: a store made by one codec setting becomes what another one makes.
 # ctest: asan timeout=200
+# shellcheck source=tests/cli/clilib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/clilib.sh"
 
 mkdir -p "$work/repos/org/a" "$work/repos/org/b"

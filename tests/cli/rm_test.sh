@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # rm, prune, pin and unpin: what goes, what stays, and what the disk says of it.
 # ctest: asan timeout=200
+# shellcheck source=tests/cli/clilib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/clilib.sh"
 
 start_hub "repo=org/a&file=model.bin&bytes=20000000&seed=1" \

@@ -61,7 +61,7 @@ expect 2 mount hf: "$work" -o cache_sise=1G
 has err "did you mean 'cache_size'?"
 expect 2 mount hf: "$work" -o token=hf_secret
 has err token_file
-expect 2 mount hf: "$work" -o include=x
+expect 2 mount hf: "$work" -o subdir=../x
 expect 2 mount /dev/sda1 "$work"
 expect 3 serve "$work/absent"
 

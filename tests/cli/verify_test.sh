@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # verify, inspect, hash, diff, locate, du --by codec, import and export against a hub.
 # ctest: asan timeout=240
+# shellcheck source=tests/cli/clilib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/clilib.sh"
 
 # Two fine-tunes: one tensor the same, one with a low bit changed here and there, one of its own.

@@ -129,6 +129,8 @@ def test_what_cannot_be_mounted():
              "org/absent"),
             ([helper, "hf:org/m", place.directory + "/none", "-o", place.options], 32, "none"),
             ([helper, "hf:org/m", place.directory, "-o", "endpiont=x"], 1, "endpoint"),
+            ([helper, "hf:org/m", place.directory, "-o", f"endpoint={hub.url},store={place.directory}/st"], 1,
+             "below the mount point"),
             ([helper, "hf:org/m"], 1, "usage")):
         done = run(*words)
         check_equal(done.returncode, status, f"{words[:3]}: {done.stderr}")

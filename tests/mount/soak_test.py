@@ -11,7 +11,8 @@ from mountlib import *
 
 FILES, SIZE = (120, 16 * MIB) if LONG else (6, 6 * MIB)
 SECONDS, GONE = (1800, 60) if LONG else (12, 2)
-PERCENT = 2 if LONG else 10  # of a few dozen requests two in a hundred may be none
+# Two requests in a hundred; of a few dozen that may be none, so in a short run two each half second.
+SHARE = {"percent": 2} if LONG else {"count": 2}
 FAULTS = (("drop", {}), ("cut_body", {"after": 300000}), ("status", {"status": 503}), ("reset", {}),
           ("wrong_content_range", {}), ("reset_body", {"after": 2000000}), ("wrong_length", {}),
           ("status", {"status": 429, "retry_after": 0}), ("gzip", {}), ("redirect_loop", {}),
@@ -76,7 +77,7 @@ def test_soak():
             kind, words = FAULTS[i % len(FAULTS)]
             try:
                 origin.hub.control(clear=1)
-                origin.hub.control(fault=kind, percent=PERCENT, **words)
+                origin.hub.control(fault=kind, **SHARE, **words)
             except OSError:
                 pass  # gone just now
             i += 1

@@ -74,10 +74,11 @@ TEST(Mounts, UnknownOptionIsAnErrorUnlessSloppy) {
 }
 
 // Ignored, it would show what the user wanted hidden.
-TEST(Mounts, SettingsWithoutEffectAreRefused) {
-  for (const char* option : {"subdir=x", "include=*.json", "exclude=*"})
+TEST(Mounts, SubdirIsAPathInARepo) {
+  for (const char* option : {"subdir=../x", "subdir=/x", "subdir=a//b"})
     EXPECT_FALSE(prepared("hf:", {option})) << option;
-  EXPECT_TRUE(prepared("hf:", {"layout=hf", "hot=off"}));
+  EXPECT_TRUE(prepared("hf:", {"subdir=a/b/", "include=*.json", "exclude=*.bin"}));
+  EXPECT_FALSE(prepared("hf:org/name/a", {"subdir=b"}));
 }
 
 TEST(Mounts, SecretsAreNoOptions) {
