@@ -11,7 +11,7 @@ namespace {
 
 // --- Contents of entries ---
 
-struct Place {
+struct SnapshotPlace {
   RowId source = 0;
   std::string source_name;
   RowId repo = 0;
@@ -46,7 +46,8 @@ Status add_alias(Connection& db, RowId source, ContentKind kind, const std::stri
   return statement.bind(source, kind, key, content).run();
 }
 
-Status remember_place(Connection& db, const Place& place, const TreeEntry& entry, RowId content) {
+Status remember_place(Connection& db, const SnapshotPlace& place, const TreeEntry& entry,
+                      RowId content) {
   Statement statement = db.prepare(
       "UPDATE content SET repo = ?2, commit_id = ?3, path = ?4,"
       " git_oid = CASE git_oid WHEN '' THEN ?5 ELSE git_oid END,"
@@ -58,7 +59,7 @@ Status remember_place(Connection& db, const Place& place, const TreeEntry& entry
       .run();
 }
 
-Result<RowId> insert_content(Connection& db, const Place& place, const TreeEntry& entry,
+Result<RowId> insert_content(Connection& db, const SnapshotPlace& place, const TreeEntry& entry,
                              const ContentKey& key) {
   Digest name;
   CAKE_CHECK(parse_hex(content_pack_name(place.source_name, key), name.bytes));
@@ -74,7 +75,7 @@ Result<RowId> insert_content(Connection& db, const Place& place, const TreeEntry
 }
 
 // The content of an entry: found and its place remembered, or made.
-Result<RowId> get_content(Connection& db, const Place& place, const TreeEntry& entry) {
+Result<RowId> get_content(Connection& db, const SnapshotPlace& place, const TreeEntry& entry) {
   ContentKey key = content_key(place.repo_name, place.commit, entry);
   std::optional<FoundContent> found = CAKE_TRY(find_by_key(db, place.source, key, entry.bytes));
   // Then the entry is known by its place only, and does not get the other's bytes.
@@ -101,13 +102,13 @@ Result<RowId> get_content(Connection& db, const Place& place, const TreeEntry& e
   return id;
 }
 
-Result<std::optional<Place>> find_place(Connection& db, RowId repo) {
+Result<std::optional<SnapshotPlace>> find_place(Connection& db, RowId repo) {
   Statement row = db.prepare(
       "SELECT source.id, source.name, repo.type, repo.name FROM repo"
       " JOIN source ON source.id = repo.source WHERE repo.id = ?1");
   row.bind(repo);
   if (!CAKE_TRY(row.step())) return std::nullopt;
-  Place place;
+  SnapshotPlace place;
   place.source = row.number(0);
   place.source_name = row.text(1);
   place.repo = repo;
@@ -169,7 +170,7 @@ Result<std::shared_ptr<const Snapshot>> Index::put_snapshot(RowId repo, const st
   MutexLock lock(connections_->write_mutex);
   Connection& db = *connections_->writer;
   Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
-  std::optional<Place> place = CAKE_TRY(find_place(db, repo));
+  std::optional<SnapshotPlace> place = CAKE_TRY(find_place(db, repo));
   if (!place) return Error{Errc::invalid, cat("index: no repo has row ", repo)};
   place->commit = commit;
   place->date = date;
@@ -199,7 +200,7 @@ Result<std::shared_ptr<const Snapshot>> Index::put_snapshot(RowId repo, const st
 Result<std::shared_ptr<const Snapshot>> Index::find_snapshot(RowId repo,
                                                              const std::string& commit) {
   MutexLock lock(connections_->read_mutex);
-  const std::optional<Place> place = CAKE_TRY(find_place(*connections_->reader, repo));
+  const std::optional<SnapshotPlace> place = CAKE_TRY(find_place(*connections_->reader, repo));
   if (!place) return std::shared_ptr<const Snapshot>();
   return select_snapshot(*connections_->reader, place->repo_name, repo, commit);
 }
