@@ -32,6 +32,8 @@ constexpr uint64_t kDeathWindowNs = 60'000 * kNsPerMs;
 // sent again.
 constexpr uint64_t kDrainNs = 5'000 * kNsPerMs;
 constexpr uint64_t kMaxPauseNs = 5'000 * kNsPerMs;
+// On a busy machine a worker may be killed several times before it has answered anything.
+constexpr uint64_t kKillsPerDeath = 5;
 
 enum class Phase { starting, serving, draining, pausing };
 
@@ -257,7 +259,7 @@ void Keeper::on_crash(int status) {
 uint64_t Keeper::count_death(int status, uint64_t now_ns) {
   const uint64_t answered = state_.answered.load();
   if (std::exchange(answered_before_, answered) != answered) kills_in_a_row_ = 0;
-  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) return ++kills_in_a_row_;
+  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) return ++kills_in_a_row_ / kKillsPerDeath;
   deaths_[next_death_] = now_ns;
   next_death_ = (next_death_ + 1) % deaths_.size();
   uint64_t deaths = 0;
