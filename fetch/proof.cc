@@ -62,7 +62,7 @@ uint64_t FileProof::chunks_stored() const {
 }
 
 void FileProof::run() {
-  make_this_thread_idle();
+  make_this_thread_nice();
   SteadyTime looked_at{};  // long ago: what was complete before comes first
   uint64_t seen = UINT64_MAX;
   while (wait(options_.busy_interval)) {

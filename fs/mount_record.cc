@@ -37,6 +37,25 @@ bool is_mounted(const std::vector<MountEntry>& mounts, const MountRecord& record
   return false;
 }
 
+// The kernel gives a device number out again as soon as its mount is gone, while the keeper that
+// had it still tidies up: of two records the one written last is the mount's.
+void keep_newest(std::vector<MountRecord>& records, MountRecord record) {
+  const auto same = std::find_if(records.begin(), records.end(), [&](const MountRecord& other) {
+    return other.device_major == record.device_major && other.device_minor == record.device_minor;
+  });
+  if (same == records.end())
+    records.push_back(std::move(record));
+  else if (same->written_at_ns < record.written_at_ns)
+    *same = std::move(record);
+}
+
+uint64_t modified_at_ns(const std::string& path) {
+  struct stat info {};
+  if (lstat(path.c_str(), &info) != 0) return 0;
+  return static_cast<uint64_t>(info.st_mtim.tv_sec) * 1'000'000'000 +
+         static_cast<uint64_t>(info.st_mtim.tv_nsec);
+}
+
 // A zombie is not: who reaps it may take its time.
 bool is_alive(pid_t pid) {
   return pid > 0 && !has_fatal_signal_pending(pid);
@@ -126,10 +145,11 @@ Result<std::vector<MountRecord>> list_mount_records() {
     Result<MountRecord> record = parse_record(*text);
     if (!record) continue;
     record->path = path;
+    record->written_at_ns = modified_at_ns(path);
     if (!is_alive(record->keeper_pid)) {
       CAKE_TRY(remove_file(path));
     } else if (is_mounted(mounts, *record)) {  // else detached, or another namespace's
-      found.push_back(std::move(*record));
+      keep_newest(found, std::move(*record));
     }
   }
   return found;

@@ -8,6 +8,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@ namespace cake {
 
 struct MountRecord {
   std::string path;  // of the record itself
+  uint64_t written_at_ns = 0;
   pid_t keeper_pid = 0;
   pid_t worker_pid = 0;
   unsigned generation = 0;  // how many workers there were
@@ -37,7 +39,7 @@ Result<std::string> make_runtime_directory();
 std::string format_record(const MountRecord& record);
 Result<MountRecord> parse_record(std::string_view text);
 
-// Of this user's runtime directory, alive, in mounting order by path.
+// Of this user's runtime directory, alive, in mounting order by path; one for each mount.
 Result<std::vector<MountRecord>> list_mount_records();
 // By mount point, canonical or not.  not_found when no live keeper has it.
 Result<MountRecord> find_mount_record(const std::string& mount_point);

@@ -21,6 +21,8 @@ constexpr Millis kWritePeriod{5'000};
 // Parts of the limit: evicted at once, and room below which the upkeep thread begins.
 constexpr uint64_t kBatchShare = 40;
 constexpr uint64_t kAheadShare = 80;
+// Taken ahead by the writer of a pack that is shorter.
+constexpr uint64_t kFirstStep = 2 * kMiB;
 // Rows dropped and punched together: bounds memory, and how long their bytes lie about.
 constexpr size_t kRemoveRows = 20'000;
 
@@ -89,7 +91,9 @@ Result<uint64_t> Evictor::try_reserve(const File& pack, uint64_t end, uint64_t b
     room = CAKE_TRY(space_.room());
   }
   if (room < wanted) return at_limit();
-  const uint64_t take = std::min(std::max(bytes, space_.step_bytes()), static_cast<uint64_t>(room));
+  // As much as the pack has, so that a small store does not look like a large one.
+  const uint64_t step = std::min(space_.step_bytes(), std::max(end, kFirstStep));
+  const uint64_t take = std::min(std::max(bytes, step), static_cast<uint64_t>(room));
   // The disk may be full although the limits say no: then what was taken in part is given back.
   if (const auto taken = pack.preallocate({end, take}); !taken) {
     CAKE_TRY(release(pack, end));

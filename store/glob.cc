@@ -9,8 +9,10 @@ namespace cake {
 bool matches_glob(const std::string& pattern, const std::string& path) {
   if (fnmatch(pattern.c_str(), path.c_str(), 0) == 0) return true;
   if (pattern.ends_with('/')) return fnmatch((pattern + "*").c_str(), path.c_str(), 0) == 0;
+  const size_t slash = path.rfind('/');
+  const size_t name = slash == std::string::npos ? 0 : slash + 1;
   return pattern.find('/') == std::string::npos &&
-         fnmatch(pattern.c_str(), path.c_str() + path.rfind('/') + 1, 0) == 0;
+         fnmatch(pattern.c_str(), path.c_str() + name, 0) == 0;
 }
 
 bool passes_globs(const std::vector<std::string>& include, const std::vector<std::string>& exclude,

@@ -1,6 +1,6 @@
 #include "store/base/priority.h"
 
-#include <sched.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -12,17 +12,18 @@ namespace {
 
 // linux/ioprio.h, which distributions' headers often lack: class in the top three bits.
 constexpr int kIoprioWhoProcess = 1;
-constexpr int kIoprioClassIdle = 3 << 13;
+constexpr int kIoprioLowest = (2 << 13) | 7;  // best effort, the last of its levels
+constexpr int kNiceLowest = 19;
 
 }  // namespace
 
-void make_this_thread_idle() {
-  sched_param parameters{};
-  if (sched_setscheduler(0, SCHED_IDLE, &parameters) != 0)
-    log_debug("idle scheduling is not to be had here");
+// Not SCHED_IDLE and not the idle I/O class: on a machine that is always busy those may wait for
+// minutes, also with a lock of the index in hand or when told to stop.
+void make_this_thread_nice() {
   // A thread id of 0 is the caller.
-  if (syscall(SYS_ioprio_set, kIoprioWhoProcess, 0, kIoprioClassIdle) != 0)
-    log_debug("an idle I/O class is not to be had here");
+  if (setpriority(PRIO_PROCESS, 0, kNiceLowest) != 0 ||
+      syscall(SYS_ioprio_set, kIoprioWhoProcess, 0, kIoprioLowest) != 0)
+    log_debug("the lowest priority is not to be had here");
 }
 
 }  // namespace cake

@@ -3,8 +3,8 @@
 
 namespace cake {
 
-// From now on the calling thread runs, and reads the disk, only when nobody else wants to.  What
-// the system refuses is left out: the work is then merely less polite.
-void make_this_thread_idle();
+// From now on the calling thread runs, and reads the disk, after almost everybody else.  What the
+// system refuses is left out: the work is then merely less polite.
+void make_this_thread_nice();
 
 }  // namespace cake

@@ -193,14 +193,39 @@ TEST_F(KeeperMount, PoisonRequestByMemoryDoesNotEndTheMount) {
   EXPECT_EQ(read_page(mount.path("f"), 0), 0);
 }
 
-TEST_F(KeeperMount, TooManyDeathsEndTheMount) {
+TEST_F(KeeperMount, TooManyCrashesEndTheMount) {
   PatternMount mount({"deaths=3"});
   const MountRecord record = mount.record();
-  mount.kill_worker();
-  mount.kill_worker();
+  mount.end_worker(SIGABRT);
+  mount.end_worker(SIGABRT);
+  kill(mount.record().worker_pid, SIGABRT);
+  EXPECT_TRUE(is_gone(record.keeper_pid));
+  EXPECT_FALSE(mount.is_mounted());
+}
+
+// Five kills without an answer between them weigh as much as a crash.
+TEST_F(KeeperMount, TooManyKillsInARowEndTheMount) {
+  PatternMount mount({"deaths=1"});
+  const MountRecord record = mount.record();
+  for (int i = 0; i < 4; i++) mount.kill_worker();
   kill(mount.record().worker_pid, SIGKILL);
   EXPECT_TRUE(is_gone(record.keeper_pid));
   EXPECT_FALSE(mount.is_mounted());
+}
+
+// A keeper that still tidies up has a record too, and the kernel gave its device number to another.
+TEST_F(KeeperMount, RecordOfAnEarlierMountIsNotTakenForIt) {
+  PatternMount mount;
+  const MountRecord record = mount.record();
+  MountRecord earlier = record;
+  earlier.keeper_pid = getpid();
+  earlier.mount_point = "/earlier";
+  const std::string path = cat(runtime_directory(), "/0.mount");
+  ASSERT_TRUE(write_file_atomically(path, as_bytes(format_record(earlier))));
+  const timespec times[] = {{1, 0}, {1, 0}};
+  ASSERT_EQ(utimensat(AT_FDCWD, path.c_str(), times, 0), 0);
+  EXPECT_EQ(mount.record().keeper_pid, record.keeper_pid);
+  unlink(path.c_str());
 }
 
 TEST_F(KeeperMount, UmountLeavesNoProcess) {

@@ -114,9 +114,9 @@ long PatternMount::attribute(const std::string& name) const {
              : strtol(value, nullptr, 10);
 }
 
-void PatternMount::kill_worker() const {
+void PatternMount::end_worker(int signal_number) const {
   const MountRecord before = record();
-  kill(before.worker_pid, SIGKILL);
+  kill(before.worker_pid, signal_number);
   wait_until_true([&] { return record().generation > before.generation; });
 }
 

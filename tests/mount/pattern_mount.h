@@ -1,6 +1,7 @@
 // A mounted pattern_mount, for the tests of keeper and worker; root and /dev/fuse are needed.
 #pragma once
 
+#include <signal.h>
 #include <sys/types.h>
 
 #include <atomic>
@@ -40,8 +41,9 @@ class PatternMount {
   bool is_mounted() const;
   // Of the root, -1 when it cannot be had.
   long attribute(const std::string& name) const;
-  // Kills the worker and waits for the next one's readiness, without touching the mount.
-  void kill_worker() const;
+  // By a signal, and waits for the next one's readiness, without touching the mount.
+  void end_worker(int signal_number) const;
+  void kill_worker() const { end_worker(SIGKILL); }
 
  private:
   std::string directory_;
