@@ -93,7 +93,7 @@ TEST_F(EvictorTest, GivesBackWhatItTookAndDidNotUse) {
   const RowId big = content("big");
   put(big, 0, 1);
   const std::string path = dir_.path() + "/packs/" + must(store_->index().list_packs())[0].name;
-  EXPECT_GT(must(path_disk_bytes(path)), 16 * kMiB);  // a step
+  EXPECT_GE(must(path_disk_bytes(path)), 2 * kMiB);  // a first step
   store_.reset();
   EXPECT_LT(must(path_disk_bytes(path)), 2 * kMiB);
 }
