@@ -286,10 +286,11 @@ void Fetcher::start_region(const std::shared_ptr<FileReader>& reader, uint64_t r
     return;
   }
 
-  uint64_t range_bytes = 0;
+  uint64_t wanted_bytes = 0, range_bytes = 0;
+  for (const uint64_t ordinal : ordinals) wanted_bytes += reader->extents().at(ordinal).length;
   {
     MutexLock lock(mutex_);
-    range_bytes = flow_.range_bytes();
+    range_bytes = flow_.range_bytes(wanted_bytes, queue_.size());
   }
   const std::vector<PlannedRange> ranges =
       plan_ranges(reader->extents(), ordinals, range_bytes, Claims::kRegionBytes);

@@ -91,15 +91,20 @@ void Flow::measured(Millis first_byte, Millis body, uint64_t bytes) {
   bytes_per_ms_ = smoothed(bytes_per_ms_, static_cast<double>(bytes) / body_ms);
 }
 
-uint64_t Flow::range_bytes() const {
-  const uint64_t share = options_.max_outstanding_bytes / transfers_;
-  uint64_t bytes = kFirstRange;
+uint64_t Flow::range_bytes(uint64_t wanted_bytes, size_t queued) const {
+  double largest = kFirstRange, smallest = kSmallestRange;
   if (bytes_per_ms_ > 0) {
-    const double wanted = bytes_per_ms_ * std::max(kBodyToFirstByte * first_byte_ms_, kShortestMs);
-    bytes = static_cast<uint64_t>(std::min(wanted, static_cast<double>(kLargestRange)));
+    largest = bytes_per_ms_ * std::max(kBodyToFirstByte * first_byte_ms_, kShortestMs);
+    smallest = bytes_per_ms_ * kShortestMs;
   }
-  bytes = std::clamp(std::min(bytes, share), kSmallestRange, kLargestRange);
-  return bytes / kMiB * kMiB;
+  const uint64_t busy = active_ + queued;
+  const uint64_t part = wanted_bytes / (busy < transfers_ ? transfers_ - busy : 1);
+  const uint64_t share = options_.max_outstanding_bytes / transfers_;
+  const auto clamped = [](double bytes) {
+    return static_cast<uint64_t>(std::clamp<double>(bytes, kSmallestRange, kLargestRange));
+  };
+  const uint64_t bytes = std::min({std::max(part, clamped(smallest)), clamped(largest), share});
+  return std::max(bytes, kSmallestRange) / kMiB * kMiB;
 }
 
 }  // namespace cake

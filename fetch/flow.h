@@ -19,8 +19,9 @@ struct FlowOptions {
 // second. Else it is taken back, and tried again some seconds later: links change.  A 429 halves
 // the number, a stall takes a quarter of it.
 //
-// Ranges are as large as it takes to spend a ninth of a transfer waiting for its first byte, and no
-// shorter than 20 ms.  Confined to its owner's lock.
+// Ranges are as large as it takes to spend a ninth of a transfer waiting for its first byte, but
+// smaller while transfers are free: what is wanted now is divided among them.  No range is shorter
+// than 20 ms.  Confined to its owner's lock.
 class Flow {
  public:
   explicit Flow(FlowOptions options);
@@ -41,7 +42,8 @@ class Flow {
 
   unsigned active() const { return active_; }
   unsigned transfers() const { return transfers_; }
-  uint64_t range_bytes() const;
+  // For `wanted_bytes` when `queued` ranges wait already.
+  uint64_t range_bytes(uint64_t wanted_bytes, size_t queued) const;
 
  private:
   void end_window(SteadyTime now);

@@ -1,6 +1,7 @@
 #include "fetch/http.h"
 
 #include <curl/curl.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -28,6 +29,7 @@ constexpr Millis kIdleWait{60'000};
 constexpr size_t kMaxHeaderBytes = 256 * kKiB;
 constexpr size_t kMaxHeaders = 1'000;
 constexpr long kReceiveBufferBytes = 512 * 1024;  // libcurl's largest
+constexpr int kKeptByHeapBytes = 32 << 20;        // of each arena; glibc's largest
 // HTTP/2 or not, transfers at the same time have connections of their own: they would share one
 // congestion window, or one connection's limit, and multiplexing was no faster (README.md).
 constexpr long kStreamsPerConnection = 1;
@@ -618,7 +620,13 @@ class HttpClient::Impl {
   Impl(HttpOptions options, Metrics& metrics)
       : settings_(make_settings(std::move(options))), counters_(metrics) {
     static std::once_flag once;
-    std::call_once(once, [] { CAKE_CHECK(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK); });
+    std::call_once(once, [] {
+      CAKE_CHECK(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
+      // libcurl's receive buffers come and go with each transfer; fresh pages for each would cost
+      // more than receiving.
+      mallopt(M_MMAP_THRESHOLD, kKeptByHeapBytes);
+      mallopt(M_TRIM_THRESHOLD, kKeptByHeapBytes);
+    });
     for (unsigned i = 0; i < settings_.options.threads; i++)
       workers_.push_back(std::make_unique<Worker>(settings_, counters_, i));
   }

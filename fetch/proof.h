@@ -1,5 +1,5 @@
-// Whole-file proof: files that are complete are compared with the hash their hub gives, at idle
-// priority, and what proves wrong is fetched again.
+// Whole-file proof: files that are complete are compared with the hash their hub gives, when there
+// is time for it, and what proves wrong is fetched again.
 #pragma once
 
 #include <functional>
@@ -42,6 +42,8 @@ class FileProof {
   // False when it is time to end.
   bool wait(Millis interval) EXCLUDES(mutex_);
   bool is_stopping() const EXCLUDES(mutex_);
+  // After each chunk: while others are being stored, a load is under way and this lets it pass.
+  void give_way() EXCLUDES(mutex_);
   Status prove_all();
   Status prove(RowId id);
   Status replace(const ContentRow& content);
@@ -59,6 +61,7 @@ class FileProof {
 
   // Confined to the thread.
   std::set<RowId> rejected_;  // once already
+  uint64_t stored_before_ = 0;
 
   // Guarded by mutex_.  Leaf lock.
   mutable Mutex mutex_;

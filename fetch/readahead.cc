@@ -16,6 +16,8 @@ constexpr uint64_t kReadAroundBytes = kMiB;
 // The kernel's own readahead has asked for so much more when its reader stops.
 constexpr uint64_t kOvershootBytes = 2 * kMiB;
 constexpr uint64_t kFirstWindowBytes = 2 * kMiB;
+// A window is filled up again when so much of it was used, or half.
+constexpr uint64_t kRefillBytes = 8 * kMiB;
 // Whatever the rate, so that a reader that waits can become faster.
 constexpr uint64_t kLeastWindowBytes = 8 * kMiB;
 
@@ -202,8 +204,9 @@ ReadaheadAsk Readahead::ask(Stream& stream, uint64_t limit_bytes) {
   const uint64_t most =
       std::max(window_limit() / std::max<size_t>(active_streams(), 1), kFirstWindowBytes);
   stream.ahead = std::max(stream.ahead, stream.next);
-  // Ask again only when half the window is used up: fewer, larger ranges.
-  if (stream.ahead - stream.next > stream.window / 2) return {};
+  // Not for every read: fewer, larger ranges.  Not long either, or part of the link lies idle.
+  const uint64_t refill = std::min(stream.window / 2, kRefillBytes);
+  if (stream.window - std::min(stream.window, stream.ahead - stream.next) < refill) return {};
   const uint64_t wasted = over(history_.unused_bytes(), stream.ahead - stream.next);
   const bool is_wasteful = wasted > history_.touched_bytes() / kPartWasted + kToleratedWaste;
   const uint64_t earned = stream.read_bytes / (is_wasteful ? 8 : 1);
@@ -221,7 +224,8 @@ ReadaheadAsk Readahead::ask(Stream& stream, uint64_t limit_bytes) {
   }
   if (end <= stream.ahead) return made;
   // No crumbs, but for what completes a tensor, a slice or the file.
-  const bool is_crumb = end - stream.ahead < std::max(kFirstWindowBytes, window / 4);
+  const bool is_crumb =
+      end - stream.ahead < std::clamp(window / 4, kFirstWindowBytes, kRefillBytes);
   if (is_crumb && end != wanted && end != file_bytes) return made;
   if (is_crumb && wanted > stream.tensor_end && end != file_bytes) return made;
   made.bytes = {stream.ahead, end - stream.ahead};

@@ -15,8 +15,8 @@ namespace {
 // A chunk and what surrounds it in its pack.
 constexpr size_t kSlabBytes = kMiB + kDirectAlignment;
 constexpr size_t kSmallBytes = 64 * kKiB;
-// Idle slabs kept for the next burst; the rest goes back to the kernel.
-constexpr size_t kMaxFreeSlabs = 16;
+// Idle slabs kept for the next burst, beyond what the budget leaves room for.
+constexpr size_t kLeastFreeSlabs = 16;
 
 std::byte* map_bytes(size_t capacity) {
   void* const data = ::mmap(nullptr, capacity, PROT_READ | PROT_WRITE,
@@ -79,8 +79,10 @@ void BufferPool::release(std::byte* data, size_t capacity) {
     return;
   }
   if (capacity == kSlabBytes) {
+    // A fresh slab costs 256 page faults and as many cleared pages: more than what is done with it.
     MutexLock lock(mutex_);
-    if (free_slabs_.size() < kMaxFreeSlabs) {
+    const size_t kept = free_slabs_.size();
+    if (kept < kLeastFreeSlabs || (kept + 1) * kSlabBytes <= budget_.available()) {
       free_slabs_.push_back(data);
       return;
     }

@@ -106,13 +106,15 @@ TEST(Flow, AStallTakesAQuarter) {
   EXPECT_EQ(flow.transfers(), 12U);
 }
 
+constexpr uint64_t kMuch = kGiB;
+
 TEST(Flow, RangesFitLatencyAndRate) {
   const auto range = [](int first_byte_ms, double mb_per_s) {
     Flow flow({.first_transfers = 16, .max_transfers = 48});
-    EXPECT_EQ(flow.range_bytes(), 4 * kMiB);  // before anything is known
+    EXPECT_EQ(flow.range_bytes(kMuch, 0), 4 * kMiB);  // before anything is known
     for (int i = 0; i < 30; i++)
       flow.measured(Millis(first_byte_ms), Millis(100), static_cast<uint64_t>(mb_per_s * 1e5));
-    return flow.range_bytes();
+    return flow.range_bytes(kMuch, 0);
   };
   EXPECT_EQ(range(30, 25), 5 * kMiB);
   EXPECT_EQ(range(1, 1), 1 * kMiB);      // near and thin
@@ -123,7 +125,19 @@ TEST(Flow, RangesFitLatencyAndRate) {
 TEST(Flow, FewTransfersMayBeLarge) {
   Flow flow({.first_transfers = 4, .max_transfers = 8});
   for (int i = 0; i < 30; i++) flow.measured(Millis(300), Millis(100), 10'000'000);
-  EXPECT_EQ(flow.range_bytes(), 16 * kMiB);
+  EXPECT_EQ(flow.range_bytes(kMuch, 0), 16 * kMiB);
+}
+
+TEST(Flow, FreeTransfersShareWhatIsWanted) {
+  Flow flow({.first_transfers = 16, .max_transfers = 48});
+  EXPECT_EQ(flow.range_bytes(2 * kMiB, 0), 1 * kMiB);
+  EXPECT_EQ(flow.range_bytes(32 * kMiB, 0), 2 * kMiB);
+  for (int i = 0; i < 14; i++) flow.started();
+  EXPECT_EQ(flow.range_bytes(4 * kMiB, 0), 2 * kMiB);
+  EXPECT_EQ(flow.range_bytes(4 * kMiB, 10), 4 * kMiB);  // none is free
+  // Where one transfer is fast, few are better.
+  for (int i = 0; i < 30; i++) flow.measured(Millis(1), Millis(100), 20'000'000);
+  EXPECT_EQ(flow.range_bytes(4 * kMiB, 0), 3 * kMiB);
 }
 
 }  // namespace

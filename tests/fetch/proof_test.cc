@@ -53,7 +53,7 @@ TEST_F(ProofTest, MarksWhatIsRight) {
   FileProof proof(*client_, fixture_.metrics(), eager(), [](RowId) { FAIL(); });
   fetch();
   EXPECT_TRUE(wait_until([&] { return row().verified; }));
-  EXPECT_EQ(upstream_->counts().reads, 1u);
+  EXPECT_EQ(upstream_->counts().bytes, content_.bytes);
 }
 
 TEST_F(ProofTest, ReplacesWhatIsWrong) {
