@@ -17,7 +17,7 @@ constexpr uint64_t kReadAroundBytes = kMiB;
 constexpr uint64_t kOvershootBytes = 2 * kMiB;
 constexpr uint64_t kFirstWindowBytes = 2 * kMiB;
 // A window is filled up again when so much of it was used, or half.
-constexpr uint64_t kRefillBytes = 8 * kMiB;
+constexpr uint64_t kRefillBytes = 12 * kMiB;
 // Whatever the rate, so that a reader that waits can become faster.
 constexpr uint64_t kLeastWindowBytes = 8 * kMiB;
 
