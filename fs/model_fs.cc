@@ -409,9 +409,10 @@ void ModelFs::read_made(fuse_req_t request, uint64_t node, size_t size, uint64_t
 // --- attributes ---
 
 void ModelFs::get_xattr(fuse_req_t request, uint64_t node, const char* name, size_t size) {
-  // Asked by every ls and every exec: answered without the index.
+  // Asked by every ls and every exec: answered without the index.  There are no access lists,
+  // labels or capabilities here at all; ls, told so, asks once and not for every file.
   if (std::strncmp(name, "user.cake.", 10) != 0) {
-    fuse_reply_err(request, ENODATA);
+    fuse_reply_err(request, std::strncmp(name, "user.", 5) == 0 ? ENODATA : EOPNOTSUPP);
     return;
   }
   const Result<Xattrs> attributes = xattrs_of(client_, view_, node);
