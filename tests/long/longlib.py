@@ -16,24 +16,51 @@ import mountlib  # noqa: E402
 from mountlib import *  # noqa: E402,F401,F403
 
 
-def npm_packages(*names, is_bare=False):
-    """A folder with those packages in node_modules.
+_installed = {}
 
-    `is_bare`: without optional packages and install scripts, for those that would download a
-    prebuilt program from elsewhere.
+
+def npm_packages(*names, is_bare=False, is_scriptless=False):
+    """A folder with those packages in node_modules, installed once a test.
+
+    `is_scriptless`: without install scripts, for those that would download a prebuilt program from
+    elsewhere.  `is_bare`: also without optional packages.
     """
+    if names in _installed:
+        return _installed[names]
     for program in ("node", "npm"):
         if not mountlib.shutil.which(program):
             mountlib.skip(f"{program} is not installed")
     folder = mountlib.scratch()
     words = ["npm", "install", "--no-audit", "--no-fund", "--silent"]
     if is_bare:
-        words += ["--omit=optional", "--ignore-scripts"]
+        words += ["--omit=optional"]
+    if is_bare or is_scriptless:
+        words += ["--ignore-scripts"]
     done = mountlib.run(*words, *names, timeout=400, cwd=folder)
     if done.returncode != 0:
         said = (done.stderr + done.stdout).strip().splitlines()
         mountlib.skip(f"npm cannot install {' '.join(names)}: {said[-1] if said else '?'}")
+    _installed[names] = folder
     return folder
+
+
+class Server:
+    """A program that is ended with the test; `url`: what it prints first, or what is given."""
+
+    def __init__(self, words, url=None):
+        self.process = mountlib.subprocess.Popen(
+            words, stdout=None if url else mountlib.subprocess.PIPE, text=True)
+        mountlib._hubs.append(self)
+        self.url = url or self.process.stdout.readline().strip()
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except mountlib.subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
 
 
 def node(folder, script, *words, timeout=300, **environment):

@@ -51,24 +51,6 @@ http {{
 """
 
 
-class Server:
-    """A program that is ended with the test; `url` answers."""
-
-    def __init__(self, words, url=None):
-        self.process = subprocess.Popen(words, stdout=None if url else subprocess.PIPE, text=True)
-        mountlib._hubs.append(self)
-        self.url = url or self.process.stdout.readline().strip()
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-
 def made(folder):
     weights = noise(9 * MIB + 11, 4)
     files = {"model.safetensors": weights, "config.json": b"{}", "sub dir/é.txt": b"odd"}
