@@ -11,11 +11,16 @@ namespace {
 constexpr size_t kMaxRevisions = 32;
 constexpr uint64_t kPieceBytes = kMiB;
 
-// A body on its way: at most one piece in memory and one read under way.  Thread-safe.
+// A range of a content as a body: a MiB at a time, read when the connection wants it; at most one
+// piece in memory and one read under way.  What it reads is not evicted.  Thread-safe.
 class StoredBody : public std::enable_shared_from_this<StoredBody> {
  public:
-  StoredBody(std::shared_ptr<FileReader> reader, ByteRange range, std::function<void()> wake)
-      : reader_(std::move(reader)), range_(range), wake_(std::move(wake)) {}
+  StoredBody(std::shared_ptr<FileReader> reader, std::unique_ptr<const LeaseHold> lease,
+             ByteRange range, std::function<void()> wake)
+      : reader_(std::move(reader)),
+        lease_(std::move(lease)),
+        range_(range),
+        wake_(std::move(wake)) {}
 
   // Reads the piece at `offset`; `done` when it is there, or has failed.
   void read(uint64_t offset, const std::function<void()>& done) {
@@ -87,6 +92,7 @@ class StoredBody : public std::enable_shared_from_this<StoredBody> {
 
   // Constant after construction.
   const std::shared_ptr<FileReader> reader_;
+  const std::unique_ptr<const LeaseHold> lease_;
   const ByteRange range_;
   const std::function<void()> wake_;
 
@@ -104,22 +110,17 @@ HttpBody body_of(const std::shared_ptr<StoredBody>& body, uint64_t bytes) {
       [body](uint64_t offset, MutableByteSpan out) { return body->step(offset, out); }, bytes};
 }
 
-}  // namespace
-
-void open_stored_body(std::shared_ptr<FileReader> reader, ByteRange range,
-                      std::function<void()> wake, Done<HttpBody> done) {
-  if (range.length == 0) {
-    done(HttpBody(std::string()));
-    return;
-  }
-  const auto body = std::make_shared<StoredBody>(std::move(reader), range, std::move(wake));
-  body->read(0, [body, bytes = range.length, done = std::move(done)] {
+// `done` gets it with its first bytes, or why there are none.
+void open_body(const std::shared_ptr<StoredBody>& body, uint64_t bytes, Done<HttpBody> done) {
+  body->read(0, [body, bytes, done = std::move(done)] {
     if (const std::optional<Error> error = body->error())
       done(*error);
     else
       done(body_of(body, bytes));
   });
 }
+
+}  // namespace
 
 HubMirror::HubMirror(Client& client, HubMirrorOptions options)
     : client_(client), options_(std::move(options)) {}
@@ -225,11 +226,20 @@ HubRevisionPtr HubMirror::revision_of(const std::shared_ptr<const Snapshot>& sna
     file.entry = snapshot->entries()[i];
     const RowId content = snapshot->content_id(i);
     const auto open = [this, content](ByteRange range, Done<HttpBody> done) {
+      if (range.length == 0) {
+        done(HttpBody(std::string()));
+        return;
+      }
+      // Before it is looked at: what is there by then stays.
+      auto lease = std::make_unique<const LeaseHold>(client_.store().lease(), content);
       Result<std::shared_ptr<FileReader>> reader = client_.open(content);
-      if (reader)
-        open_stored_body(std::move(*reader), range, options_.wake, std::move(done));
-      else
+      if (!reader) {
         done(reader.error());
+        return;
+      }
+      open_body(
+          std::make_shared<StoredBody>(std::move(*reader), std::move(lease), range, options_.wake),
+          range.length, std::move(done));
     };
     file.open_later = open;
     // For HEAD: a body of the right length that nobody reads.

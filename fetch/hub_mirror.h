@@ -44,9 +44,4 @@ class HubMirror final : public HubContent {
   std::list<std::pair<RepoName, HubRevisionPtr>> revisions_ GUARDED_BY(mutex_);
 };
 
-// A range of a content as a body: a MiB at a time, read when the connection wants it.  `done` gets
-// it with its first bytes, or why there are none.
-void open_stored_body(std::shared_ptr<FileReader> reader, ByteRange range,
-                      std::function<void()> wake, Done<HttpBody> done);
-
 }  // namespace cake

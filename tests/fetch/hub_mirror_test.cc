@@ -8,6 +8,7 @@
 
 #include "fetch/hub_server.h"
 #include "store/base/digest.h"
+#include "tests/support/eventually.h"
 #include "tests/support/fake_upstream.h"
 #include "tests/support/http_ask.h"
 #include "tests/support/names.h"
@@ -104,6 +105,16 @@ TEST_F(HubMirrorTest, ThreeClientsCostOneFetch) {
   upstream_->resume();
   for (auto& answer : answers) EXPECT_TRUE(answer.get().body == bytes_);
   EXPECT_EQ(upstream_->counts().bytes, bytes_.size());
+}
+
+TEST_F(HubMirrorTest, WhatItServesIsNotEvicted) {
+  ASSERT_EQ(get("/api/models/org/m").head.status, 200);
+  upstream_->hold();
+  auto answer = std::async(std::launch::async, [&] { return get(at_commit("w.bin")); });
+  EXPECT_TRUE(eventually([&] { return must(Lease::all(directory_.path())).size() == 1; }));
+  upstream_->resume();
+  EXPECT_TRUE(answer.get().body == bytes_);
+  EXPECT_TRUE(eventually([&] { return must(Lease::all(directory_.path())).empty(); }));
 }
 
 // A branch moves; what caches in front may keep is the answer for a commit.

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "tests/support/content_fixture.h"
+#include "tests/support/eventually.h"
 #include "tests/support/fake_upstream.h"
 
 namespace cake {
@@ -28,13 +29,6 @@ class ProofTest : public ::testing::Test {
     must(fixture_.chunks().flush());
   }
   ContentRow row() { return *must(fixture_.index().find_content(content_.id)); }
-  // Until the condition holds; an hour of a busy machine is a failure.
-  template <typename Condition>
-  bool wait_until(Condition condition) {
-    const SteadyTime end = steady_now() + Millis(120'000);
-    while (!condition() && steady_now() < end) std::this_thread::sleep_for(Millis(5));
-    return condition();
-  }
   static ProofOptions eager() {
     ProofOptions options;
     options.busy_interval = Millis(20);
@@ -52,7 +46,7 @@ class ProofTest : public ::testing::Test {
 TEST_F(ProofTest, MarksWhatIsRight) {
   FileProof proof(*client_, fixture_.metrics(), eager(), [](RowId) { FAIL(); });
   fetch();
-  EXPECT_TRUE(wait_until([&] { return row().verified; }));
+  EXPECT_TRUE(eventually([&] { return row().verified; }));
   EXPECT_EQ(upstream_->counts().bytes, content_.bytes);
 }
 
@@ -65,7 +59,7 @@ TEST_F(ProofTest, ReplacesWhatIsWrong) {
     EXPECT_EQ(must(fixture_.index().cached(id)).bytes, 0u);
     rejected = id;
   });
-  EXPECT_TRUE(wait_until([&] { return row().verified; }));
+  EXPECT_TRUE(eventually([&] { return row().verified; }));
   EXPECT_EQ(rejected.load(), content_.id);
   EXPECT_EQ(must(fixture_.index().cached(content_.id)).bytes, content_.bytes);
 }
@@ -77,7 +71,7 @@ TEST_F(ProofTest, GivesUpOnAHubThatLies) {
   std::atomic<unsigned> rejections{0};
   FileProof proof(*client_, fixture_.metrics(), eager(), [&](RowId) { rejections++; });
   fetch();
-  EXPECT_TRUE(wait_until([&] { return rejections == 1 && row().mismatched; }));
+  EXPECT_TRUE(eventually([&] { return rejections == 1 && row().mismatched; }));
   EXPECT_EQ(must(fixture_.index().cached(content_.id)).bytes, content_.bytes);
 }
 
@@ -93,10 +87,10 @@ TEST_F(ProofTest, LeavesTheWorkToTheProcessThatHasIt) {
   const Buffer bytes = random_bytes(9, kMiB);
   const ContentRow second = true_content(fixture_.store(), "hf:fake", "x.bin", bytes);
   store_bytes(fixture_, second, bytes);
-  EXPECT_TRUE(wait_until([&] { return verified.value() == 1; }));
+  EXPECT_TRUE(eventually([&] { return verified.value() == 1; }));
   EXPECT_FALSE(row().verified);
   must(others.release(content_.id, kProofRegion));
-  EXPECT_TRUE(wait_until([&] { return row().verified; }));
+  EXPECT_TRUE(eventually([&] { return row().verified; }));
 }
 
 }  // namespace
