@@ -413,7 +413,10 @@ void HubServer::Call::fail(int status, const char* code, const std::string& mess
 }
 
 void HubServer::Call::fail_not_found_repo() {
-  if (!token_of(request_).empty()) return fail(404, "RepoNotFound", "Repository not found");
+  // Hubs ask a stranger to log in.  Where that would change nothing they are told at once: over
+  // plain http huggingface_hub knows an absent repo by its code alone.
+  if (!state_->options.access || !token_of(request_).empty())
+    return fail(404, "RepoNotFound", "Repository not found");
   fail(401, "", "Invalid username or password.",
        {{"WWW-Authenticate", "Bearer realm=\"Authentication required\", charset=\"UTF-8\""}});
 }

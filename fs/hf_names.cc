@@ -1,6 +1,8 @@
 #include "fs/hf_names.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "store/base/digest.h"
 
@@ -91,19 +93,27 @@ std::string hf_link_target(const Snapshot& snapshot, uint32_t ordinal) {
 }
 
 std::string hf_tree_json(const Snapshot& snapshot) {
-  nlohmann::json files = nlohmann::json::object();
-  for (const TreeEntry& entry : snapshot.entries()) {
-    nlohmann::json file = {{"size", entry.bytes}, {"blob_id", entry.ids.git_oid}};
-    if (!entry.ids.sha256.empty()) {
-      file["lfs_sha256"] = entry.ids.sha256;
-      file["lfs_size"] = entry.bytes;
+  using Json = nlohmann::ordered_json;
+  std::vector<const TreeEntry*> entries;
+  for (const TreeEntry& entry : snapshot.entries()) entries.push_back(&entry);
+  std::sort(entries.begin(), entries.end(),
+            [](const TreeEntry* a, const TreeEntry* b) { return a->path < b->path; });
+  Json::object_t files;
+  files.reserve(entries.size());
+  for (const TreeEntry* entry : entries) {
+    Json file = {{"size", entry->bytes}, {"blob_id", entry->ids.git_oid}};
+    if (!entry->ids.sha256.empty()) {
+      file["lfs_sha256"] = entry->ids.sha256;
+      file["lfs_size"] = entry->bytes;
     }
-    if (!entry.ids.xet.empty()) file["xet_hash"] = entry.ids.xet;
-    files[entry.path] = std::move(file);
+    if (!entry->ids.xet.empty()) file["xet_hash"] = entry->ids.xet;
+    // Paths are unique; insert() would look through all that is there.
+    files.emplace_back(entry->path, std::move(file));
   }
-  const nlohmann::json tree = {{"format_version", 1}, {"files", std::move(files)}};
-  // Paths are bytes; what is not UTF-8 is shown with replacement characters, never thrown at.
-  return tree.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const Json tree = {{"format_version", 1}, {"files", Json(std::move(files))}};
+  // To the byte what huggingface_hub 1.x writes.  Paths are bytes; what is not UTF-8 is shown with
+  // replacement characters, never thrown at.
+  return tree.dump(1, ' ', true, Json::error_handler_t::replace);
 }
 
 }  // namespace cake

@@ -75,6 +75,30 @@ TEST(HfNames, MaskedFileHasANameOfItsPlace) {
   EXPECT_EQ(name, hf_blob_name(repo, kCommit, masked));
 }
 
+TEST(HfNames, TreeIsWrittenAsClientsWriteIt) {
+  const Snapshot snapshot =
+      snapshot_of({{"b/\xC3\xA9", 3, {std::string(40, 'a'), "", ""}},
+                   {"a", 5, {std::string(40, 'c'), std::string(64, 'b'), ""}}});
+  EXPECT_EQ(hf_tree_json(snapshot), cat(R"({
+ "format_version": 1,
+ "files": {
+  "a": {
+   "size": 5,
+   "blob_id": ")",
+                                        std::string(40, 'c'), R"(",
+   "lfs_sha256": ")",
+                                        std::string(64, 'b'), R"(",
+   "lfs_size": 5
+  },
+  "b/\u00e9": {
+   "size": 3,
+   "blob_id": ")",
+                                        std::string(40, 'a'), R"("
+  }
+ }
+})"));
+}
+
 TEST(HfNames, TreeListsEveryFile) {
   const Snapshot snapshot = snapshot_of({{"plain", 3, {std::string(40, 'a'), "", ""}},
                                          {"w\xff.bin", 5, {"", std::string(64, 'b'), ""}}});
