@@ -253,7 +253,8 @@ Error failure_error(const HubFailure& failure, const HubQuestion& question) {
     return Error{Errc::denied, what + ": token refused; it is wrong or expired"};
   if (failure.status == 401)
     return Error{Errc::not_found, what + ": no such repo, or private: then set a token"};
-  if (failure.status == 403) return Error{Errc::denied, detail};
+  if (failure.status == 403 || failure.status == 451) return Error{Errc::denied, detail};
+  if (failure.status == 410) return Error{Errc::not_found, detail};  // asking again is in vain
   if (failure.status == 429) return Error{Errc::rate_limited, detail};
   return Error{Errc::upstream, detail};
 }

@@ -332,6 +332,9 @@ INSTANTIATE_TEST_SUITE_P(
                   Errc::denied, "token refused"},
         ErrorCase{403, "", R"({"error":"your hf_secret lacks a scope"})", true, Errc::denied,
                   "lacks a scope"},
+        ErrorCase{410, "X-Error-Message: gone for good\r\n", "", true, Errc::not_found,
+                  "gone for good"},
+        ErrorCase{451, "", "", true, Errc::denied, "451"},
         // A proxy may have made these: absence must not be believed.
         ErrorCase{404, "", "<html>not found</html>", true, Errc::upstream, "404"},
         ErrorCase{501, "", "", true, Errc::upstream, "501"}));
