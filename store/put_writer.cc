@@ -35,8 +35,7 @@ PutWriter::PutWriter(Options options, Index& index, BufferPool& buffers, PutQueu
 
 void PutWriter::run() {
   while (true) {
-    const bool has_room = pack_ != nullptr && reserved_end_ > pack_->end();
-    PutQueue::Work work = queue_.wait_for_work(has_room);
+    PutQueue::Work work = queue_.wait_for_work(may_have_room_);
     if (work.quiet || work.stop) give_back_room();
     if (work.stop) return;
     if (work.close) close(std::move(*work.close));
@@ -92,7 +91,7 @@ Status PutWriter::take_room(std::span<const NewEntry> entries) {
 }
 
 void PutWriter::give_back_room() {
-  if (pack_ != nullptr && reserved_end_ > pack_->end()) {
+  if (pack_ != nullptr && std::exchange(may_have_room_, false)) {
     const Status released = Evictor::release(pack_->file(), pack_->end());
     if (!released) puts_.log_failure(released.error());
   }
@@ -118,6 +117,7 @@ void PutWriter::write_batch(std::vector<PutItem> batch) {
     CAKE_TRY(acquire_pack());
     std::vector<NewEntry> entries;
     for (const PutItem& item : batch) entries.push_back({item.header, item.payload()});
+    may_have_room_ = true;
     if (!batch.front().is_record()) CAKE_TRY(take_room(entries));
     return pack_->append(entries);
   };

@@ -50,6 +50,9 @@ class PutWriter {
   // Confined to the thread.
   std::shared_ptr<PackWriter> pack_;
   uint64_t reserved_end_ = 0;  // of the pack: the disk has blocks for it up to there
+  // Behind the pack's end there may be blocks: those reserved, or what the file system took ahead
+  // (XFS, which keeps that in a file where room was ever reserved).
+  bool may_have_room_ = false;
 
   ThreadPool thread_{"cake-write", 1};  // last: uses all of the above
 };

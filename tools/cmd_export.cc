@@ -4,7 +4,9 @@
 #include <ostream>
 
 #include "store/base/bytes.h"
+#include "store/coverage.h"
 #include "store/verify.h"
+#include "tools/block_sharing.h"
 #include "tools/export_plan.h"
 #include "tools/pull_plan.h"
 #include "tools/session.h"
@@ -19,7 +21,32 @@ constexpr unsigned kWorkers = 8;
 struct ExportArguments {
   std::string reference, directory;
   std::string layout = "flat";
+  bool shares_blocks = false;
 };
+
+// Files that share their blocks with the store, which must have all of them; the others are left
+// in the list, to be copied.
+Status link_files(Context& context, Session& session, Interrupts& interrupts,
+                  const std::string& directory, std::vector<TransferFile>& files) {
+  const BlockSharing sharing = CAKE_TRY(BlockSharing::open(context, session.store()));
+  CAKE_TRY(sharing.check(directory));
+  std::vector<TransferFile> to_fetch;
+  for (const TransferFile& file : files) {
+    const auto content = CAKE_TRY(session.store().index().find_content(file.content));
+    if (!content || content->bytes < Materializer::kLeastBytes) continue;
+    std::vector<ByteRange> missing = CAKE_TRY(missing_ranges(session.store().index(), *content));
+    if (!missing.empty()) to_fetch.push_back({file.entry, file.content, "", std::move(missing)});
+  }
+  CAKE_TRY(run_transfer(context, session, interrupts, std::move(to_fetch), kWorkers));
+  std::vector<TransferFile> to_copy;
+  for (TransferFile& file : files) {
+    if (interrupts.has_come()) return Error{Errc::cancelled, "interrupted; what came is kept"};
+    CAKE_TRY(make_directories(std::filesystem::path(file.target).parent_path().string()));
+    if (!CAKE_TRY(sharing.put(file.content, file.target))) to_copy.push_back(std::move(file));
+  }
+  files = std::move(to_copy);
+  return {};
+}
 
 // What was written is read back: the store, the disk and this program are all in between.
 Status check_written(Store& store, Interrupts& interrupts, const std::vector<TransferFile>& files) {
@@ -59,7 +86,10 @@ int run_export(Context& context, const ExportArguments& arguments) {
     return kExitOk;
   }
   CAKE_TRY_RUN(context, make_directories(directory));
-  CAKE_TRY_RUN(context, run_transfer(context, *session, interrupts, plan.files, kWorkers));
+  std::vector<TransferFile> to_copy = plan.files;
+  if (arguments.shares_blocks)
+    CAKE_TRY_RUN(context, link_files(context, *session, interrupts, directory, to_copy));
+  CAKE_TRY_RUN(context, run_transfer(context, *session, interrupts, std::move(to_copy), kWorkers));
   CAKE_TRY_RUN(context, check_written(session->store(), interrupts, plan.files));
   CAKE_TRY_RUN(context, finish_export(plan));
   if (context.format == Format::json) {
@@ -86,6 +116,12 @@ void add_export(CLI::App& app, Run& run) {
                    "flat (default): the repo's own paths; hf: a Hugging Face cache")
       ->check(CLI::IsMember({"flat", "hf"}))
       ->type_name("NAME");
+  verb->add_option_function<std::string>(
+          "--link",
+          [arguments](const std::string& kind) { arguments->shares_blocks = kind == "reflink"; },
+          "copy (default); reflink: share blocks with the store's materialized files")
+      ->check(CLI::IsMember({"copy", "reflink"}))
+      ->type_name("KIND");
   verb->callback([arguments, &run] {
     run = [arguments](Context& context) { return run_export(context, *arguments); };
   });

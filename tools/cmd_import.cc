@@ -3,14 +3,17 @@
 #include <algorithm>
 #include <filesystem>
 #include <ostream>
+#include <set>
 
 #include "fetch/hub_content.h"
 #include "store/adopt_file.h"
 #include "store/base/bytes.h"
 #include "store/coverage.h"
 #include "store/verify.h"
+#include "tools/block_sharing.h"
 #include "tools/hf_cache.h"
 #include "tools/interrupts.h"
+#include "tools/pull_plan.h"
 #include "tools/session.h"
 #include "tools/table.h"
 
@@ -22,12 +25,14 @@ constexpr uint64_t kLfsThresholdBytes = 10 * kMiB;
 
 struct ImportArguments {
   std::string folder, name;
+  bool replaces = false;
 };
 
-struct Sums {
+struct ImportSums {
   uint64_t files = 0, bytes = 0;
   uint64_t adopted = 0, adopted_bytes = 0;
   uint64_t here = 0, here_bytes = 0;
+  uint64_t replaced_bytes = 0;
   uint64_t refused = 0;  // their hash is not what their name says
 };
 
@@ -37,8 +42,11 @@ class Importer {
   Importer(Context& context, Session& session, Interrupts& interrupts)
       : context_(context), session_(session), interrupts_(interrupts) {}
 
+  // From here on what is in the store takes the place of the files it came from.
+  void replace_by(BlockSharing sharing) { sharing_.emplace(std::move(sharing)); }
+
   Status take(const Snapshot& snapshot, const std::string& path, const std::string& where,
-              Sums& sums) {
+              ImportSums& sums) {
     const std::optional<uint32_t> entry = snapshot.find_entry(path);
     if (!entry) {
       say(context_, cat(printable(path), ": not a file of ", snapshot.repo().id, "@",
@@ -72,13 +80,32 @@ class Importer {
       case Adoption::State::mismatch:
         say(context_, cat(printable(where), ": its bytes are not what it is named by; left out"));
         sums.refused++;
-        break;
+        return {};
     }
-    return {};
+    return sharing_ ? replace(*entry, *content, snapshot, where, done.state, sums) : Status();
   }
 
  private:
-  Status count(const ContentRow& content, Sums& sums) {
+  // The blob behind a snapshot's link, once, if it is what the store has.
+  Status replace(uint32_t entry, const ContentRow& content, const Snapshot& snapshot,
+                 const std::string& where, Adoption::State state, ImportSums& sums) {
+    std::error_code failure;
+    const std::string target = std::filesystem::canonical(where, failure).string();
+    if (failure) return errno_error(failure.value(), where);
+    if (!replaced_.insert(target).second) return {};
+    // Adopting has read and compared it; what was here already was believed its name.
+    if (state == Adoption::State::already_here &&
+        !CAKE_TRY(has_hub_bytes(target, snapshot.entries()[entry]))) {
+      say(context_, cat(printable(where), ": its bytes are not what it is named by; not replaced"));
+      sums.refused++;
+      return {};
+    }
+    CAKE_TRY(session_.store().chunks().flush());
+    if (CAKE_TRY(sharing_->put(content.id, target))) sums.replaced_bytes += content.bytes;
+    return {};
+  }
+
+  Status count(const ContentRow& content, ImportSums& sums) {
     if (CAKE_TRY(missing_ranges(session_.store().index(), content)).empty()) {
       sums.here++;
       sums.here_bytes += content.bytes;
@@ -92,6 +119,8 @@ class Importer {
   Context& context_;
   Session& session_;
   Interrupts& interrupts_;
+  std::optional<BlockSharing> sharing_;
+  std::set<std::string> replaced_;
 };
 
 Table import_table() {
@@ -102,14 +131,15 @@ Table import_table() {
                 {"ADOPTED", true},
                 {"ALREADY THERE", true},
                 {"LEFT OUT", true},
-                {"SOURCE"}});
+                {"SOURCE"},
+                {"REPLACED", true}});
 }
 
-void add_row(Table& table, const RepoName& repo, const std::string& commit, const Sums& sums,
+void add_row(Table& table, const RepoName& repo, const std::string& commit, const ImportSums& sums,
              const std::string& source) {
   table.add({cat(repo_type_singular(repo.type), "/", repo.id), commit, sums.files,
              Bytes{sums.bytes}, Bytes{sums.adopted_bytes}, Bytes{sums.here_bytes}, sums.refused,
-             source});
+             source, Bytes{sums.replaced_bytes}});
 }
 
 // A commit's listing, put into the index under a source.
@@ -179,16 +209,17 @@ Result<Listing> find_listing(Context& context, Session& session, const std::stri
 
 Status import_cache(Context& context, Session& session, Importer& importer,
                     const std::string& folder, const std::vector<HfCachedRepo>& repos, Table& table,
-                    Sums& total) {
+                    ImportSums& total) {
   for (const HfCachedRepo& repo : repos) {
     for (const HfCachedRevision& revision : repo.revisions) {
       const Listing listing = CAKE_TRY(find_listing(context, session, folder, repo, revision));
-      Sums sums;
+      ImportSums sums;
       for (const HfCachedFile& file : revision.files)
         CAKE_TRY(importer.take(*listing.snapshot, file.path, file.where, sums));
       add_row(table, repo.repo, revision.commit, sums, listing.source);
       total.adopted_bytes += sums.adopted_bytes;
       total.here_bytes += sums.here_bytes;
+      total.replaced_bytes += sums.replaced_bytes;
       total.files += sums.files;
       total.refused += sums.refused;
       for (const auto& [name, commit] : repo.refs)
@@ -252,7 +283,7 @@ Result<std::vector<HubFile>> hash_folder(const std::string& folder, Interrupts& 
 }
 
 Status import_folder(Context& context, Session& session, Importer& importer, Interrupts& interrupts,
-                     const ImportArguments& arguments, Table& table, Sums& total) {
+                     const ImportArguments& arguments, Table& table, ImportSums& total) {
   std::error_code failure;
   const std::string folder = std::filesystem::canonical(arguments.folder, failure).string();
   if (failure) return Error{Errc::not_found, cat(arguments.folder, ": ", failure.message())};
@@ -289,8 +320,13 @@ int run_import(Context& context, ImportArguments arguments) {
   const auto repos = CAKE_TRY_RUN(context, scan_hf_cache(arguments.folder));
   const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
   Importer importer(context, *session, interrupts);
+  if (arguments.replaces && !context.globals.dry_run) {
+    BlockSharing sharing = CAKE_TRY_RUN(context, BlockSharing::open(context, session->store()));
+    CAKE_TRY_RUN(context, sharing.check(arguments.folder));
+    importer.replace_by(std::move(sharing));
+  }
   Table table = import_table();
-  Sums total;
+  ImportSums total;
   if (repos)
     CAKE_TRY_RUN(context,
                  import_cache(context, *session, importer, arguments.folder, *repos, table, total));
@@ -302,7 +338,11 @@ int run_import(Context& context, ImportArguments arguments) {
   if (context.format == Format::human)
     context.out << format_size(total.adopted_bytes) << " adopted, " << format_size(total.here_bytes)
                 << " already there; new on disk: "
-                << format_size(session->metrics().counter("store.bytes_written").value()) << '\n';
+                << format_size(session->metrics().counter("store.bytes_written").value())
+                << (arguments.replaces
+                        ? cat("; ", format_size(total.replaced_bytes), " replaced by shared blocks")
+                        : "")
+                << '\n';
   return total.refused == 0 ? kExitOk : kExitFailed;
 }
 
@@ -316,6 +356,8 @@ void add_import(CLI::App& app, Run& run) {
                    "The cache, a repo in it, or a folder; default the cache of this user");
   verb->add_option("--name", arguments->name, "What a plain folder is called")
       ->type_name("ORG/NAME");
+  verb->add_flag("--replace", arguments->replaces,
+                 "Let the files taken in share their blocks with the store (XFS, Btrfs)");
   verb->callback([arguments, &run] {
     run = [arguments](Context& context) { return run_import(context, *arguments); };
   });

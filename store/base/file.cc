@@ -2,6 +2,8 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/uio.h>
@@ -209,6 +211,14 @@ Result<bool> File::preallocate(ByteRange range) const {
   if (failed == 0) return true;
   if (errno == EOPNOTSUPP || errno == ENOSYS) return false;
   return here("reserve space in", path_);
+}
+
+Status File::share_blocks_of(const File& source) const {
+  if (::ioctl(fd_, FICLONE, source.fd()) == 0) return {};
+  if (errno == EOPNOTSUPP || errno == EXDEV || errno == EINVAL || errno == ENOTTY)
+    return Error{Errc::unsupported, cat(path_, " cannot share blocks with ", source.path(), ": ",
+                                        std::strerror(errno))};
+  return here("share blocks with", path_);
 }
 
 void File::drop_cache(ByteRange range) const {

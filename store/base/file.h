@@ -63,6 +63,9 @@ class File {
   // Blocks for the range, taken from the disk now; the file keeps its length.  False where the file
   // system cannot do that.  no_space: nothing was taken that truncate(size) does not give back.
   Result<bool> preallocate(ByteRange range) const;
+  // The whole of `source`, sharing its blocks (reflink): takes no room until one of them is
+  // written. unsupported where the file system cannot do that, or the files are on two.
+  Status share_blocks_of(const File& source) const;
   // Advice only: drops the range from the page cache.
   void drop_cache(ByteRange range) const;
 

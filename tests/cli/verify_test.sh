@@ -135,6 +135,15 @@ snapshot=$(cat "$work/out")
 diff -r "$work/repos/org/base" "$snapshot" || fail 'the exported snapshot is the same'
 [[ -L $snapshot/config.json && $(readlink "$snapshot/config.json") == ../../blobs/* ]] || fail 'links into blobs'
 [[ $(cat "$work/hub/models--org--base/refs/main") == "$(basename "$snapshot")" ]] || fail 'refs/main'
+# Blocks are shared where the disk can do that; elsewhere nothing is begun.
+if cp --reflink=always "$work/out" "$work/probe" 2>/dev/null; then can_share=0; else can_share=2; fi
+expect "$can_share" export org/base "$work/linked" --link reflink
+if ((can_share == 0)); then
+  diff -r "$work/repos/org/base" "$work/linked" || fail 'the linked folder is the same'
+else
+  grep -q 'cannot share blocks' "$work/err" || fail 'export says why it cannot link'
+fi
+expect 2 export org/base "$work/linked" --link hard
 expect 0 --offline export org/base/config.json "$work/one"
 [[ -f $work/one/config.json ]] || fail 'one file is exported'
 

@@ -47,8 +47,8 @@ _cake() {
     verify) flags='-h --help --repair --fail-on-missing-files --fail-on-extra-files' ;;
     fsck) flags='-h --help --repair --rebuild' ;;
     recompress) flags='-h --help --codec' ;;
-    import) flags='-h --help --name' ;;
-    export) flags='-h --help --layout' ;;
+    import) flags='-h --help --name --replace' ;;
+    export) flags='-h --help --layout --link' ;;
     serve) flags='-h --help --listen --tls-cert --tls-key --require-token --max-conns --max-conns-per-ip' ;;
     config) flags='-h --help' ;;
     env) flags='-h --help' ;;

@@ -1,0 +1,92 @@
+#include "tools/block_sharing.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "store/base/bytes.h"
+
+namespace cake {
+namespace {
+
+constexpr size_t kProbeBytes = 4096;
+
+std::string folder_of(const std::string& path) {
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  return folder.empty() ? "." : folder;
+}
+
+Result<File> nameless_file(const std::string& directory) {
+  const int fd = ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (fd < 0) return last_error(cat("making a file in ", directory));
+  return File(fd, directory);
+}
+
+// As its user knows the file: mode, owner, time.
+Status take_looks(const File& file, const struct stat& from) {
+  const timespec times[2] = {from.st_atim, from.st_mtim};
+  if (::fchown(file.fd(), from.st_uid, from.st_gid) != 0 ||
+      ::fchmod(file.fd(), from.st_mode & 07777) != 0 || ::futimens(file.fd(), times) != 0)
+    return last_error(cat("owner, mode and time of ", file.path()));
+  return {};
+}
+
+// Beside the target and then in its place; the temporary file does not outlive a failure.
+Status replace(const File& source, const std::string& target) {
+  const std::string temporary = cat(target, ".tmp.", ::getpid());
+  const auto write = [&]() -> Status {
+    const File file = CAKE_TRY(File::open(temporary, File::Mode::create_new));
+    CAKE_TRY(file.share_blocks_of(source));
+    struct stat there {};
+    if (::stat(target.c_str(), &there) == 0)
+      CAKE_TRY(take_looks(file, there));
+    else if (::fchmod(file.fd(), 0644) != 0)
+      return last_error(cat("mode of ", temporary));
+    return file.sync_data();
+  };
+  Status done = write();
+  if (done) done = rename_file(temporary, target);
+  if (done) return sync_directory(folder_of(target));
+  if (const Status removed = remove_file(temporary); !removed)
+    return done.error().with(removed.error().message);
+  return done;
+}
+
+}  // namespace
+
+Result<BlockSharing> BlockSharing::open(Context& context, Store& store) {
+  MaterializeOptions options;
+  const DiskSpace disk = CAKE_TRY(disk_space(store.directory()));
+  options.min_free_bytes = context.config.percent_size("min_free").bytes_of(disk.total_bytes);
+  return BlockSharing(store, CAKE_TRY(Materializer::open(store)), std::move(options));
+}
+
+Status BlockSharing::check(const std::string& directory) const {
+  const File here = CAKE_TRY(nameless_file(cat(store_.directory(), "/packs")));
+  const File there = CAKE_TRY(nameless_file(directory));
+  CAKE_TRY(here.write_at(0, Buffer(kProbeBytes)));
+  const Status done = there.share_blocks_of(here);
+  if (!done && done.error().code == Errc::unsupported)
+    return Error{Errc::unsupported,
+                 cat(directory, " cannot share blocks with the store in ", store_.directory(),
+                     ": both have to be on one file system that can, such as XFS or Btrfs")};
+  return done;
+}
+
+Result<bool> BlockSharing::put(RowId content, const std::string& target) const {
+  const std::optional<ContentRow> row = CAKE_TRY(store_.index().find_content(content));
+  if (!row) return Error{Errc::corrupt, cat("index: no content for ", target)};
+  using Outcome = Materializer::Outcome;
+  const Outcome outcome = CAKE_TRY(materializer_->materialize(content, options_));
+  if (outcome == Outcome::busy)
+    return Error{Errc::io, "another process is materializing a file of this store: try again"};
+  if (outcome != Outcome::done && outcome != Outcome::already) return false;
+  const std::optional<File> file = CAKE_TRY(materializer_->open_file(*row));
+  if (!file) return false;  // there was need of its room
+  CAKE_TRY(replace(*file, target));
+  return true;
+}
+
+}  // namespace cake
