@@ -90,6 +90,15 @@ Status PutWriter::take_room(std::span<const NewEntry> entries) {
   return {};
 }
 
+// What is appended where nothing is reserved makes XFS take as much ahead as the pack has already.
+Status PutWriter::take_exact_room(std::span<const NewEntry> entries) {
+  const uint64_t end = pack_->end_after(entries);
+  if (options_.evictor == nullptr || !options_.evictor->is_limited() || end <= reserved_end_)
+    return {};
+  const auto taken = pack_->file().preallocate({pack_->end(), end - pack_->end()});
+  return taken ? Status() : Status(taken.error());
+}
+
 void PutWriter::give_back_room() {
   if (pack_ != nullptr && std::exchange(may_have_room_, false)) {
     const Status released = Evictor::release(pack_->file(), pack_->end());
@@ -118,7 +127,7 @@ void PutWriter::write_batch(std::vector<PutItem> batch) {
     std::vector<NewEntry> entries;
     for (const PutItem& item : batch) entries.push_back({item.header, item.payload()});
     may_have_room_ = true;
-    if (!batch.front().is_record()) CAKE_TRY(take_room(entries));
+    CAKE_TRY(batch.front().is_record() ? take_exact_room(entries) : take_room(entries));
     return pack_->append(entries);
   };
   const Result<std::vector<uint64_t>> offsets = append();

@@ -31,6 +31,7 @@ class PutWriter {
   void run();
   Status acquire_pack();
   Status take_room(std::span<const NewEntry> entries);
+  Status take_exact_room(std::span<const NewEntry> entries);
   void give_back_room();
   void write(std::vector<PutItem> items);
   void write_batch(std::vector<PutItem> batch);
