@@ -7,6 +7,8 @@
 
 #include "store/index_upkeep.h"
 #include "store/pack.h"
+#include "store/pack_record.h"
+#include "store/recipe.h"
 #include "store/salvage.h"
 
 namespace cake {
@@ -34,6 +36,7 @@ class Check {
       note(Kind::index_damaged, line, false);
     CAKE_TRY(check_packs());
     CAKE_TRY(check_chunks());
+    CAKE_TRY(check_told());
     CAKE_TRY(check_recipes());
     CAKE_TRY(check_names());
     return report_;
@@ -237,12 +240,97 @@ class Check {
 
   // --- recipes and names ---
 
+  // Digests of recipes against what packs tell of the same extents.  One that no chunk has and that
+  // packs tell otherwise would make a file that cannot be read, nor fetched, again.
+  Status check_told() {
+    for (const Index::PackRow& row : CAKE_TRY(store_.index().list_packs())) {
+      if (is_whole(row.id)) continue;
+      const Result<OpenPack> pack = open_short(row);
+      if (!pack) continue;  // noted above
+      const auto each = [&](const PackEntry& entry) -> Status {
+        CAKE_TRY(go_on());
+        if (entry.header.kind == EntryKind::chunk)
+          return look_at_told(entry.header.content, {entry.header.ordinal, entry.header.plain_bytes,
+                                                     entry.header.digest});
+        if (entry.header.kind != EntryKind::recipe_segment &&
+            entry.header.kind != EntryKind::recipe)
+          return {};
+        Buffer payload(entry.header.payload_bytes);
+        CAKE_TRY(pack->file.read_exactly_at(entry.payload_offset(), payload));
+        if (entry.header.kind == EntryKind::recipe)
+          return look_at_told_recipe(entry.header, payload);
+        const auto items = decode_segment_record(payload);
+        if (blake3(payload) != entry.header.digest || !items) return {};  // nobody would believe it
+        for (const SegmentItem& item : *items) CAKE_TRY(look_at_told(entry.header.content, item));
+        return {};
+      };
+      CAKE_TRY(
+          scan_pack(pack->file, pack->header, 0, std::min(row.committed_bytes, pack->bytes), each));
+    }
+    for (const auto& [content, ordinals] : wrong_digests_) {
+      note(Kind::recipe_damaged,
+           cat("recipe of content ", content, ": ", ordinals.size(),
+               " digest(s) are not the packs'"),
+           options_.repairs);
+      const std::vector<uint64_t> those(ordinals.begin(), ordinals.end());
+      if (options_.repairs) CAKE_TRY(store_.index().drop_digests(content, those));
+    }
+    return {};
+  }
+
+  // A head that is not the recorded one would cut the file elsewhere.
+  Status look_at_told_recipe(const EntryHeader& header, ByteSpan payload) {
+    const auto told = decode_recipe_record(payload);
+    const auto content = CAKE_TRY(store_.index().find_content_by_name(header.content));
+    if (blake3(payload) != header.digest || !told || !content) return {};
+    const auto known = store_.index().find_recipe(*content);
+    if (!known || !*known || (*known)->cutter != told->recipe.cutter ||
+        (*known)->head == told->recipe.head)
+      return {};
+    note(Kind::recipe_damaged, cat("recipe of content ", *content, ": its head is not the pack's"),
+         options_.repairs);
+    return options_.repairs ? store_.index().drop_recipe(*content) : Status();
+  }
+
+  Status look_at_told(const Digest& name, const SegmentItem& told) {
+    if (!told_of_ || told_of_->name != name) {
+      told_of_ = ToldOf{name, 0, std::nullopt};
+      const auto id = CAKE_TRY(store_.index().find_content_by_name(name));
+      const auto content = id ? CAKE_TRY(store_.index().find_content(*id)) : std::nullopt;
+      // What is wrong with a recipe itself is found elsewhere.
+      auto recipe = content ? load_recipe(store_.index(), *content)
+                            : Result<std::optional<Recipe>>(std::nullopt);
+      if (recipe && *recipe) told_of_ = ToldOf{name, *id, std::move(**recipe)};
+    }
+    const std::optional<Recipe>& recipe = told_of_->recipe;
+    // It may have been cut otherwise when the record was made.
+    if (!recipe || told.ordinal >= recipe->extents.count() ||
+        recipe->extents.at(told.ordinal).length != told.plain_bytes)
+      return {};
+    const Digest known =
+        CAKE_TRY(store_.index().find_digests(told_of_->content, told.ordinal, 1)).front();
+    if (known.is_zero() || known == told.digest) return {};
+    if (CAKE_TRY(store_.index().find_chunks({&known, 1})).front()) return {};
+    wrong_digests_[told_of_->content].insert(told.ordinal);
+    return {};
+  }
+
   Status check_recipes() {
     for (const RowId content : CAKE_TRY(store_.upkeep().all_contents())) {
       CAKE_TRY(go_on());
       report_.contents++;
       const Status sums = CAKE_TRY(store_.upkeep().check_segments(content, options_.repairs));
       if (!sums) note(Kind::recipe_damaged, sums.error().message, options_.repairs);
+      const std::optional<ContentRow> row = CAKE_TRY(store_.index().find_content(content));
+      if (!row) continue;
+      const auto recipe = load_recipe(store_.index(), *row);
+      if (recipe) continue;
+      const Errc code = recipe.error().code;
+      // A cut that this program does not know may be a newer one's.
+      if (code != Errc::corrupt && code != Errc::unsupported) return recipe.error();
+      const bool is_repaired = options_.repairs && code == Errc::corrupt;
+      if (is_repaired) CAKE_TRY(store_.index().drop_recipe(content));
+      note(Kind::recipe_damaged, recipe.error().message, is_repaired);
     }
     return {};
   }
@@ -269,13 +357,31 @@ class Check {
     if (snapshot && *snapshot == nullptr) return {};  // removed meanwhile
     if (snapshot)
       for (uint32_t i = 0; i < (*snapshot)->entries().size() && problem.empty(); i++)
-        if (!std::binary_search(contents.begin(), contents.end(), (*snapshot)->content_id(i)))
-          problem = cat((*snapshot)->entries()[i].path, " has no content row");
+        problem = CAKE_TRY(look_at_name(repo, **snapshot, i, contents));
     if (problem.empty()) return {};
     // Looked up again when it is next used.
     if (options_.repairs) CAKE_TRY(store_.upkeep().drop_snapshots(repo.id, commit));
     note(Kind::name_damaged, cat(repo.name.id, "@", commit, ": ", problem), options_.repairs);
     return {};
+  }
+
+  // What is wrong with an entry; empty if nothing is.
+  Result<std::string> look_at_name(const RepoRow& repo, const Snapshot& snapshot, uint32_t entry,
+                                   const std::vector<RowId>& contents) {
+    const RowId id = snapshot.content_id(entry);
+    const TreeEntry& name = snapshot.entries()[entry];
+    if (!std::binary_search(contents.begin(), contents.end(), id))
+      return cat(name.path, " has no content row");
+    const std::optional<ContentRow> content = CAKE_TRY(store_.index().find_content(id));
+    if (!content) return cat(name.path, " has a content of no repo");
+    if (content->bytes != name.bytes)
+      return cat(name.path, " has ", name.bytes, " bytes, its content ", content->bytes);
+    // The content knows the last place that it was seen at.
+    if (content->repo != repo.name || content->commit != snapshot.commit()) return std::string();
+    const std::optional<uint32_t> place = snapshot.find_entry(content->path);
+    if (!place || snapshot.content_id(*place) != id)
+      return cat(name.path, " is not at ", content->path, ", where it was seen");
+    return std::string();
   }
 
   Store& store_;
@@ -287,6 +393,13 @@ class Check {
   std::vector<Index::PackRow> lost_packs_;    // gone, or without a header
   std::unique_ptr<OpenPack> pack_;            // the one looked at last
   uint32_t pack_id_ = 0;
+  struct ToldOf {
+    Digest name;
+    RowId content = 0;
+    std::optional<Recipe> recipe;
+  };
+  std::optional<ToldOf> told_of_;  // the content looked at last
+  std::map<RowId, std::set<uint64_t>> wrong_digests_;
 };
 
 }  // namespace

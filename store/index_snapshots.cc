@@ -138,27 +138,35 @@ Result<std::shared_ptr<const Snapshot>> decode_snapshot(const RepoName& repo,
                                           std::move(content_ids));
 }
 
+uint64_t sum_of_bytes(const std::vector<TreeEntry>& entries) {
+  uint64_t sum = 0;
+  for (const TreeEntry& entry : entries) sum = checked_add(sum, entry.bytes).value_or(UINT64_MAX);
+  return sum;
+}
+
 Result<std::shared_ptr<const Snapshot>> select_snapshot(Connection& db, const RepoName& repo,
                                                         RowId repo_id, const std::string& commit) {
-  Statement row =
-      db.prepare("SELECT date, entries, contents FROM snapshot WHERE repo = ?1 AND commit_id = ?2");
+  Statement row = db.prepare(
+      "SELECT date, entries, contents, bytes FROM snapshot WHERE repo = ?1 AND commit_id = ?2");
   row.bind(repo_id, commit);
   if (!CAKE_TRY(row.step())) return std::shared_ptr<const Snapshot>();
-  return decode_snapshot(repo, commit, row.integer(0), row.blob(1), row.blob(2));
+  auto snapshot = CAKE_TRY(decode_snapshot(repo, commit, row.integer(0), row.blob(1), row.blob(2)));
+  // A wrong length would be a file cut short, and nobody would notice.
+  if (sum_of_bytes(snapshot->entries()) != row.number(3))
+    return Error{Errc::corrupt, cat("snapshot ", repo.id, "@", commit,
+                                    " in the index: its lengths do not add up")};
+  return snapshot;
 }
 
 Status insert_snapshot(Connection& db, RowId repo, const Snapshot& snapshot) {
-  uint64_t bytes = 0;
-  for (const TreeEntry& entry : snapshot.entries())
-    bytes = checked_add(bytes, entry.bytes).value_or(UINT64_MAX);
   const Buffer entries = Snapshot::encode_entries(snapshot.entries());
   const Buffer ids = encode_ids(snapshot);
   Statement statement = db.prepare(
       "INSERT INTO snapshot (repo, commit_id, date, files, bytes, entries, contents)"
       " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)");
   return statement
-      .bind(repo, snapshot.commit(), snapshot.date(), snapshot.entries().size(), bytes,
-            ByteSpan(entries), ByteSpan(ids))
+      .bind(repo, snapshot.commit(), snapshot.date(), snapshot.entries().size(),
+            sum_of_bytes(snapshot.entries()), ByteSpan(entries), ByteSpan(ids))
       .run();
 }
 

@@ -30,19 +30,33 @@ uint64_t align_down(uint64_t offset) {
   return offset / kBlockBytes * kBlockBytes;
 }
 
+// Nothing lies there: neither an entry of a chunk that stays or of a record, nor what is left of
+// one.
+bool is_padding(const File& pack, ByteRange gap) {
+  if (gap.length < kEntryHeaderBytes) return true;
+  Buffer bytes(gap.length);
+  const Result<size_t> got = pack.read_at(gap.offset, bytes);
+  return got && *got == gap.length && std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) {
+           return byte == std::byte{};
+         });
+}
+
 // Whole blocks in which nothing but these entries lies.
-std::vector<ByteRange> free_ranges(std::vector<Location>& locations) {
+std::vector<ByteRange> free_ranges(const File& pack, std::vector<Location>& locations) {
   std::sort(locations.begin(), locations.end(),
             [](const Location& a, const Location& b) { return a.offset < b.offset; });
   std::vector<ByteRange> runs;
   for (const Location& location : locations) {
     const ByteRange range = entry_range(location);
-    // Neighbours, with nothing but padding between them.
-    const bool joins = !runs.empty() &&
-                       range.offset <= align_up(runs.back().end(),
-                                                is_big(location) ? kBigAlignment : kSmallAlignment);
+    // Neighbours, with nothing but padding between them: before a big entry there is room for
+    // others.
+    const uint64_t end = runs.empty() ? 0 : runs.back().end();
+    const bool joins =
+        !runs.empty() &&
+        range.offset <= align_up(end, is_big(location) ? kBigAlignment : kSmallAlignment) &&
+        (range.offset <= end || is_padding(pack, {end, range.offset - end}));
     if (joins)
-      runs.back().length = std::max(runs.back().end(), range.end()) - runs.back().offset;
+      runs.back().length = std::max(end, range.end()) - runs.back().offset;
     else
       runs.push_back(range);
   }
@@ -110,7 +124,7 @@ Result<uint64_t> Reclaimer::punch(std::vector<Location> locations) {
     if (!file && file.error().code == Errc::not_found) continue;
     if (!file) return file.error();
     const uint64_t before = CAKE_TRY(file->disk_bytes());
-    for (const ByteRange& range : free_ranges(members)) CAKE_TRY(file->punch_hole(range));
+    for (const ByteRange& range : free_ranges(*file, members)) CAKE_TRY(file->punch_hole(range));
     const uint64_t after = CAKE_TRY(file->disk_bytes());
     freed += before - std::min(before, after);  // its writer may be at it
   }

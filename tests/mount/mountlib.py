@@ -230,7 +230,7 @@ def child(*words, **options):
 
 def run(*words, timeout=60, **options):
     return subprocess.run(words, timeout=timeout, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, **options)
+                          text=True, errors="replace", **options)
 
 
 # --- The hub ----------------------------------------------------------------------------------

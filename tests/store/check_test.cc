@@ -89,6 +89,30 @@ TEST_F(CheckTest, FindsAndRepairsAMissingPack) {
   EXPECT_EQ(must(fixture_.index().list_packs()).size(), 0u);
 }
 
+TEST_F(CheckTest, FindsAndRepairsADigestThatPacksTellOtherwise) {
+  const RowId whole = fixture_.content("whole", 2 * kMiB);
+  must(fixture_.index().put_recipe(whole, {Cutter::uniform, {}}));
+  for (uint64_t i = 0; i < 2; i++) fixture_.put(whole, i, random_bytes(100 + i, kMiB));
+  must(fixture_.chunks().flush());
+  ASSERT_TRUE(check().is_clean());
+  PublishedExtent wrong;
+  wrong.content = whole;
+  wrong.ordinal = 1;
+  wrong.digest = must(fixture_.index().find_digests(whole, 1, 1))[0];
+  wrong.digest.bytes[3] ^= std::byte{4};
+  wrong.plain_bytes = kMiB;
+  const auto row = must(fixture_.index().list_packs())[0];
+  must(fixture_.index().publish(std::span(&wrong, 1), row.id, row.committed_bytes));
+  CheckReport report = check();
+  EXPECT_EQ(report.problem_count, 1u);
+  EXPECT_EQ(report.problems[0].kind, CheckProblem::Kind::recipe_damaged);
+  report = check(true);
+  EXPECT_EQ(report.repaired_count, 1u);
+  EXPECT_TRUE(must(fixture_.index().find_digests(whole, 1, 1))[0].is_zero());
+  EXPECT_FALSE(must(fixture_.index().find_digests(whole, 0, 1))[0].is_zero());
+  EXPECT_TRUE(check().is_clean());
+}
+
 TEST_F(CheckTest, StopsWhenCancelled) {
   auto token = std::make_shared<CancelToken>();
   token->cancel();

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "store/check.h"
 #include "store/index_upkeep.h"
 #include "store/pack.h"
 #include "tests/support/names.h"
@@ -164,6 +165,31 @@ TEST_F(EvictorTest, GivesBackTheSpaceOfSmallNeighbours) {
   EXPECT_EQ(present(experts, 2000), 0u);
   // 10 MB went; what stays is blocks that groups of entries share, and the index.
   EXPECT_LE(must(store_->disk_bytes()) + 8 * kMiB, before);
+}
+
+// Before a big entry, which begins a block, lies what shares the block of the one before.
+TEST_F(EvictorTest, SparesWhatLiesBetweenWhatGoes) {
+  open(kGiB);
+  const RowId file = content("file");
+  // The second begins a block, the third shares it, the fourth begins another.
+  put(file, 0, 1);
+  put(file, 1, 2, 1000);
+  put(file, 3, 1);
+  const auto digests = must(store_->index().find_digests(file, 0, 4));
+  const auto locations = must(store_->index().find_chunks(digests));
+  ASSERT_EQ((locations[1]->offset - kEntryHeaderBytes) % kBigAlignment, 0u);
+  ASSERT_EQ(align_up(locations[2]->offset, kBigAlignment),
+            locations[3]->offset - kEntryHeaderBytes);
+  std::vector<ChunkRow> rows;
+  must(store_->upkeep().each_chunk([&](const ChunkRow& row) -> Status {
+    if (row.digest == digests[1] || row.digest == digests[3]) rows.push_back(row);
+    return {};
+  }));
+  Reclaimer& reclaimer = store_->evictor().reclaimer();
+  EXPECT_EQ(must(reclaimer.remove(rows, must(reclaimer.kept()), false)).chunks, 2u);
+  EXPECT_EQ(present(file, 4), 2u);
+  must(store_->chunks().read(*locations[2]));
+  EXPECT_TRUE(must(check_store(*store_, {})).is_clean());
 }
 
 TEST_F(EvictorTest, ProvesWhatIsReadAgainAndWhatComesBack) {
