@@ -72,7 +72,11 @@ Status IndexUpkeep::each_chunk(const std::function<Status(const ChunkRow&)>& eac
       while (CAKE_TRY(rows.step())) {
         ChunkRow row;
         row.digest = to_digest(rows.blob(0));
+        const Digest& last = portion.empty() ? after : portion.back().digest;
         if (!is_first && row.digest == after) continue;
+        // Looking on from there would not end.
+        if (!(is_first && portion.empty()) && !(last < row.digest))
+          return Error{Errc::corrupt, "index: the chunks are not in order"};
         row.location = read_location(rows, 1);
         row.last_access = rows.integer(7);
         row.uses = static_cast<unsigned>(rows.number(8));

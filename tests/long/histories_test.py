@@ -114,7 +114,7 @@ class History:
         done = subprocess.run(self.words(*words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, timeout=120, env=self.environment)
         check(done.returncode in wanted, f"cake {' '.join(words)}: exit {done.returncode}, wanted {wanted}: "
-              f"{done.stderr.decode()} {done.stdout[-600:]!r}")
+              f"{done.stderr.decode(errors='replace')} {done.stdout[-600:]!r}")
         return done
 
     def json(self, *words, **more):
