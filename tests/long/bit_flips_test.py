@@ -93,11 +93,28 @@ class Template:
         index.close()
 
 
+def stacks(pid):
+    """Where the threads of a process are; without gdb, what they wait for."""
+    if shutil.which("gdb"):
+        return run("gdb", "-p", str(pid), "-batch", "-ex", "thread apply all bt 25").stdout
+    lines = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/comm") as name, open(f"/proc/{pid}/task/{task}/wchan") as waits:
+            lines.append(f"{name.read().strip()}: {waits.read()}")
+    return "\n".join(lines)
+
+
 def cake(hub, store, *words, wanted=(0,)):
     environment = {**os.environ, "CAKE_CONFIG": f"{store}/none", "CAKE_MIN_FREE": "0"}
-    done = subprocess.run([CAKE, "--store", store, "--endpoint", hub.url, "--no-progress", *words],
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          timeout=CALLS, env=environment)
+    process = child(CAKE, "--store", store, "--endpoint", hub.url, "--no-progress", *words,
+                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    try:
+        out, err = process.communicate(timeout=CALLS)
+    except subprocess.TimeoutExpired:
+        note(f"cake {' '.join(words)} hangs:\n{stacks(process.pid)}")
+        process.kill()
+        raise
+    done = subprocess.CompletedProcess(words, process.returncode, out, err)
     check(wanted is None or done.returncode in wanted,
           f"cake {' '.join(words)}: exit {done.returncode}, wanted {wanted}: "
           f"{done.stderr.decode(errors='replace')[-600:]} {done.stdout[-1500:]!r}")
