@@ -184,7 +184,7 @@ Result<Client::SnapshotPtr> Client::adopt(const NameKey& key, const RevisionInfo
     snapshot = CAKE_TRY(store_.index().put_snapshot(repo, info.commit, date, std::move(entries)));
     if (snapshot->dropped() != 0)
       log_warn(cat(full_name(key), ": ", snapshot->dropped(),
-                   " listed file(s) left out: their names cannot be shown"));
+                   " listed file(s) left out: their names or lengths cannot be shown"));
     CAKE_TRY(store_.chunks().record_snapshot(source_, *snapshot));
     MutexLock lock(mutex_);
     live_[{repo, info.commit}] = snapshot;

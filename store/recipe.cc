@@ -9,6 +9,9 @@ namespace cake {
 Result<std::optional<Recipe>> load_recipe(Index& index, const ContentRow& content) {
   const std::optional<RecipeRow> row = CAKE_TRY(index.find_recipe(content.id));
   if (!row) return std::nullopt;
+  if (content.bytes > kMaxContentBytes)
+    return Error{Errc::corrupt, cat("recipe of ", content.repo.id, "/", content.path,
+                                    ": no file has ", content.bytes, " bytes")};
   Cut cut = cut_file(row->cutter, row->head, content.bytes);
   if (cut.cutter != row->cutter)
     return Error{Errc::corrupt,

@@ -31,12 +31,13 @@ std::string lower_hex(std::string text) {
   return text;
 }
 
-// Indices of the entries to keep, sorted by path, each path valid and once.
+// Indices of the entries to keep, sorted by path, each path valid and once, each length possible.
 std::vector<uint32_t> sorted_unique(const std::vector<TreeEntry>& entries) {
   std::vector<uint32_t> order;
   order.reserve(entries.size());
   for (uint32_t i = 0; i < entries.size(); i++)
-    if (is_valid_repo_path(entries[i].path)) order.push_back(i);
+    if (is_valid_repo_path(entries[i].path) && entries[i].bytes <= kMaxContentBytes)
+      order.push_back(i);
   std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
     const int compared = entries[a].path.compare(entries[b].path);
     return compared != 0 ? compared < 0 : a < b;

@@ -78,12 +78,16 @@ struct Node {
 // Ordinals are 32 bits, and a node takes 20 times the 2 bytes that a hostile path spends on one.
 constexpr size_t kMaxNodes = size_t{1} << 26;
 
+// What ext4 can hold in a file; hubs take less than a TiB.  A length made up by a hub, or by a
+// flipped bit, would have us look for extents until the end of days.
+constexpr uint64_t kMaxContentBytes = uint64_t{1} << 44;
+
 // Immutable, so thread-safe; shared by everyone who looks at the commit.
 class Snapshot {
  public:
-  // Sorts; drops invalid paths, duplicates (the first stays), files that are also directories, and
-  // what would make more than kMaxNodes of them, counting them in dropped().  `content_ids[i]`
-  // belongs to the i-th entry of `entries` (row ids of the index).
+  // Sorts; drops invalid paths, duplicates (the first stays), files that are also directories or
+  // longer than kMaxContentBytes, and what would make more than kMaxNodes, counting them in
+  // dropped(). `content_ids[i]` belongs to the i-th entry of `entries` (row ids of the index).
   Snapshot(RepoName repo, std::string commit, int64_t date, std::vector<TreeEntry> entries,
            std::vector<uint64_t> content_ids);
   // Nodes view the names in entries(): moving keeps those in place, copying would not.

@@ -59,6 +59,18 @@ TEST(Recipe, OfUniformFileNeedsNoHead) {
   EXPECT_EQ(must(load_recipe(fixture.index(), content))->extents.count(), 3u);
 }
 
+// Nobody looks through 2^35 extents.
+TEST(Recipe, OfImpossibleFileIsCorrupt) {
+  TempDir dir;
+  StoreFixture fixture(dir.path());
+  ContentRow content = *must(fixture.index().find_content(fixture.content("a.bin", kMiB)));
+  must(begin_recipe(fixture.store(), content, cut_file(Cutter::uniform, {}, kMiB), {}));
+  content.bytes = kMaxContentBytes;
+  EXPECT_TRUE(must(load_recipe(fixture.index(), content)));
+  content.bytes = uint64_t{1} << 55;
+  EXPECT_EQ(load_recipe(fixture.index(), content).error().code, Errc::corrupt);
+}
+
 TEST(Recipe, WhoseHeadDoesNotParseIsCorrupt) {
   TempDir dir;
   StoreFixture fixture(dir.path());

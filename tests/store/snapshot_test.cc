@@ -192,6 +192,15 @@ TEST(Snapshot, DropsFilesThatAreDirectories) {
   EXPECT_EQ(snapshot.dropped(), 3u);
 }
 
+TEST(Snapshot, DropsWhatNoFileCanBe) {
+  const Snapshot snapshot(kRepo, kCommit, 7,
+                          {{"big", kMaxContentBytes, {}}, {"bigger", kMaxContentBytes + 1, {}}},
+                          {1, 2});
+  EXPECT_EQ(paths_of(snapshot), (std::vector<std::string>{"big"}));
+  EXPECT_EQ(snapshot.content_id(0), 1u);
+  EXPECT_EQ(snapshot.dropped(), 1u);
+}
+
 TEST(Snapshot, SurvivesAMove) {
   Snapshot first = snapshot_of({"a/b", "c"});
   const Snapshot second = std::move(first);
