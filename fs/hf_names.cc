@@ -1,8 +1,6 @@
 #include "fs/hf_names.h"
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
-#include <vector>
 
 #include "store/base/digest.h"
 
@@ -94,21 +92,17 @@ std::string hf_link_target(const Snapshot& snapshot, uint32_t ordinal) {
 
 std::string hf_tree_json(const Snapshot& snapshot) {
   using Json = nlohmann::ordered_json;
-  std::vector<const TreeEntry*> entries;
-  for (const TreeEntry& entry : snapshot.entries()) entries.push_back(&entry);
-  std::sort(entries.begin(), entries.end(),
-            [](const TreeEntry* a, const TreeEntry* b) { return a->path < b->path; });
   Json::object_t files;
-  files.reserve(entries.size());
-  for (const TreeEntry* entry : entries) {
-    Json file = {{"size", entry->bytes}, {"blob_id", entry->ids.git_oid}};
-    if (!entry->ids.sha256.empty()) {
-      file["lfs_sha256"] = entry->ids.sha256;
-      file["lfs_size"] = entry->bytes;
+  files.reserve(snapshot.entries().size());
+  for (const TreeEntry& entry : snapshot.entries()) {
+    Json file = {{"size", entry.bytes}, {"blob_id", entry.ids.git_oid}};
+    if (!entry.ids.sha256.empty()) {
+      file["lfs_sha256"] = entry.ids.sha256;
+      file["lfs_size"] = entry.bytes;
     }
-    if (!entry->ids.xet.empty()) file["xet_hash"] = entry->ids.xet;
-    // Paths are unique; insert() would look through all that is there.
-    files.emplace_back(entry->path, std::move(file));
+    if (!entry.ids.xet.empty()) file["xet_hash"] = entry.ids.xet;
+    // Entries are sorted, each path once; insert() would look through all that is there.
+    files.emplace_back(entry.path, std::move(file));
   }
   const Json tree = {{"format_version", 1}, {"files", Json(std::move(files))}};
   // To the byte what huggingface_hub 1.x writes.  Paths are bytes; what is not UTF-8 is shown with

@@ -18,15 +18,6 @@ KINDS = ("few in packs", "in index", "many in packs", "in log", "many in packs",
 CALLS = 120  # seconds that a command may take
 
 
-def floats(count, seed):
-    """BF16 numbers as weights have them: exponents that compress, mantissas that do not."""
-    chance = random.Random(seed)
-    both = bytearray(2 * count)
-    both[0::2] = chance.randbytes(count)
-    both[1::2] = bytes(chance.choices((0x3C, 0x3D, 0xBC, 0xBD), k=count))
-    return bytes(both)
-
-
 def origin():
     """{repo: {path: bytes}}"""
     def tensors(*names):

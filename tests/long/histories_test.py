@@ -22,15 +22,6 @@ WEIGHTS = {"pull": 5, "pull_some": 3, "read": 4, "rm": 4, "prune": 3, "pin": 2, 
            "kill_mount": 2}
 
 
-def floats(count, seed):
-    """BF16 numbers as weights have them: exponents that compress, mantissas that do not."""
-    chance = random.Random(seed)
-    high = bytes(chance.choices((0x3C, 0x3D, 0x3B, 0xBC, 0xBD, 0xBB), k=count))
-    both = bytearray(2 * count)
-    both[0::2], both[1::2] = chance.randbytes(count), high
-    return bytes(both)
-
-
 def origin():
     """{(repo, revision): {path: bytes}}"""
     def tensors(*names):

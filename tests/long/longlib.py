@@ -81,3 +81,12 @@ def bytes_by_file(hub):
         name = path.rsplit("/", 1)[-1]
         sent[name] = sent.get(name, 0) + count
     return sent
+
+
+def floats(count, seed):
+    """BF16 numbers as weights have them: exponents that compress, mantissas that do not."""
+    chance = mountlib.random.Random(seed)
+    high = bytes(chance.choices((0x3C, 0x3D, 0x3B, 0xBC, 0xBD, 0xBB), k=count))
+    both = bytearray(2 * count)
+    both[0::2], both[1::2] = chance.randbytes(count), high
+    return bytes(both)
