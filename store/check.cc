@@ -36,7 +36,7 @@ class Check {
       note(Kind::index_damaged, line, false);
     CAKE_TRY(check_packs());
     CAKE_TRY(check_chunks());
-    CAKE_TRY(check_told());
+    CAKE_TRY(check_recorded());
     CAKE_TRY(check_recipes());
     CAKE_TRY(check_names());
     return report_;
@@ -240,9 +240,9 @@ class Check {
 
   // --- recipes and names ---
 
-  // Digests of recipes against what packs tell of the same extents.  One that no chunk has and that
-  // packs tell otherwise would make a file that cannot be read, nor fetched, again.
-  Status check_told() {
+  // Digests of recipes against those that packs record of the same extents.  One that no chunk has
+  // and that packs have otherwise would make a file that cannot be read, nor fetched, again.
+  Status check_recorded() {
     for (const Index::PackRow& row : CAKE_TRY(store_.index().list_packs())) {
       if (is_whole(row.id)) continue;
       const Result<OpenPack> pack = open_short(row);
@@ -250,18 +250,20 @@ class Check {
       const auto each = [&](const PackEntry& entry) -> Status {
         CAKE_TRY(go_on());
         if (entry.header.kind == EntryKind::chunk)
-          return look_at_told(entry.header.content, {entry.header.ordinal, entry.header.plain_bytes,
-                                                     entry.header.digest});
+          return compare_recorded(
+              entry.header.content,
+              {entry.header.ordinal, entry.header.plain_bytes, entry.header.digest});
         if (entry.header.kind != EntryKind::recipe_segment &&
             entry.header.kind != EntryKind::recipe)
           return {};
         Buffer payload(entry.header.payload_bytes);
         CAKE_TRY(pack->file.read_exactly_at(entry.payload_offset(), payload));
         if (entry.header.kind == EntryKind::recipe)
-          return look_at_told_recipe(entry.header, payload);
+          return compare_recorded_head(entry.header, payload);
         const auto items = decode_segment_record(payload);
         if (blake3(payload) != entry.header.digest || !items) return {};  // nobody would believe it
-        for (const SegmentItem& item : *items) CAKE_TRY(look_at_told(entry.header.content, item));
+        for (const SegmentItem& item : *items)
+          CAKE_TRY(compare_recorded(entry.header.content, item));
         return {};
       };
       CAKE_TRY(
@@ -279,39 +281,39 @@ class Check {
   }
 
   // A head that is not the recorded one would cut the file elsewhere.
-  Status look_at_told_recipe(const EntryHeader& header, ByteSpan payload) {
-    const auto told = decode_recipe_record(payload);
+  Status compare_recorded_head(const EntryHeader& header, ByteSpan payload) {
+    const auto recorded = decode_recipe_record(payload);
     const auto content = CAKE_TRY(store_.index().find_content_by_name(header.content));
-    if (blake3(payload) != header.digest || !told || !content) return {};
+    if (blake3(payload) != header.digest || !recorded || !content) return {};
     const auto known = store_.index().find_recipe(*content);
-    if (!known || !*known || (*known)->cutter != told->recipe.cutter ||
-        (*known)->head == told->recipe.head)
+    if (!known || !*known || (*known)->cutter != recorded->recipe.cutter ||
+        (*known)->head == recorded->recipe.head)
       return {};
     note(Kind::recipe_damaged, cat("recipe of content ", *content, ": its head is not the pack's"),
          options_.repairs);
     return options_.repairs ? store_.index().drop_recipe(*content) : Status();
   }
 
-  Status look_at_told(const Digest& name, const SegmentItem& told) {
-    if (!told_of_ || told_of_->name != name) {
-      told_of_ = ToldOf{name, 0, std::nullopt};
+  Status compare_recorded(const Digest& name, const SegmentItem& recorded) {
+    if (!recorded_of_ || recorded_of_->name != name) {
+      recorded_of_ = RecordedOf{name, 0, std::nullopt};
       const auto id = CAKE_TRY(store_.index().find_content_by_name(name));
       const auto content = id ? CAKE_TRY(store_.index().find_content(*id)) : std::nullopt;
       // What is wrong with a recipe itself is found elsewhere.
       auto recipe = content ? load_recipe(store_.index(), *content)
                             : Result<std::optional<Recipe>>(std::nullopt);
-      if (recipe && *recipe) told_of_ = ToldOf{name, *id, std::move(**recipe)};
+      if (recipe && *recipe) recorded_of_ = RecordedOf{name, *id, std::move(**recipe)};
     }
-    const std::optional<Recipe>& recipe = told_of_->recipe;
+    const std::optional<Recipe>& recipe = recorded_of_->recipe;
     // It may have been cut otherwise when the record was made.
-    if (!recipe || told.ordinal >= recipe->extents.count() ||
-        recipe->extents.at(told.ordinal).length != told.plain_bytes)
+    if (!recipe || recorded.ordinal >= recipe->extents.count() ||
+        recipe->extents.at(recorded.ordinal).length != recorded.plain_bytes)
       return {};
     const Digest known =
-        CAKE_TRY(store_.index().find_digests(told_of_->content, told.ordinal, 1)).front();
-    if (known.is_zero() || known == told.digest) return {};
+        CAKE_TRY(store_.index().find_digests(recorded_of_->content, recorded.ordinal, 1)).front();
+    if (known.is_zero() || known == recorded.digest) return {};
     if (CAKE_TRY(store_.index().find_chunks({&known, 1})).front()) return {};
-    wrong_digests_[told_of_->content].insert(told.ordinal);
+    wrong_digests_[recorded_of_->content].insert(recorded.ordinal);
     return {};
   }
 
@@ -393,12 +395,12 @@ class Check {
   std::vector<Index::PackRow> lost_packs_;    // gone, or without a header
   std::unique_ptr<OpenPack> pack_;            // the one looked at last
   uint32_t pack_id_ = 0;
-  struct ToldOf {
+  struct RecordedOf {
     Digest name;
     RowId content = 0;
     std::optional<Recipe> recipe;
   };
-  std::optional<ToldOf> told_of_;  // the content looked at last
+  std::optional<RecordedOf> recorded_of_;  // the content looked at last
   std::map<RowId, std::set<uint64_t>> wrong_digests_;
 };
 

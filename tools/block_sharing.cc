@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "store/base/bytes.h"
+#include "tools/hot.h"
 
 namespace cake {
 namespace {
@@ -56,11 +57,9 @@ Status replace(const File& source, const std::string& target) {
 
 }  // namespace
 
-Result<BlockSharing> BlockSharing::open(Context& context, Store& store) {
-  MaterializeOptions options;
-  const DiskSpace disk = CAKE_TRY(disk_space(store.directory()));
-  options.min_free_bytes = context.config.percent_size("min_free").bytes_of(disk.total_bytes);
-  return BlockSharing(store, CAKE_TRY(Materializer::open(store)), std::move(options));
+Result<BlockSharing> BlockSharing::open(const Context& context, Store& store) {
+  return BlockSharing(store, CAKE_TRY(Materializer::open(store)),
+                      CAKE_TRY(materialize_options(context, store)));
 }
 
 Status BlockSharing::check(const std::string& directory) const {

@@ -14,7 +14,7 @@ namespace cake {
 class BlockSharing {
  public:
   // The store outlives this.
-  static Result<BlockSharing> open(Context& context, Store& store);
+  static Result<BlockSharing> open(const Context& context, Store& store);
 
   // Whether files in this directory can share blocks with the store's.
   // unsupported: another file system, or one without reflinks (those with: XFS, Btrfs, bcachefs).

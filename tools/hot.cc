@@ -4,12 +4,17 @@
 
 namespace cake {
 
-Result<HotSums> materialize_contents(Context& context, Store& store,
-                                     std::span<const RowId> contents) {
-  const auto materializer = CAKE_TRY(Materializer::open(store));
+Result<MaterializeOptions> materialize_options(const Context& context, const Store& store) {
   MaterializeOptions options;
   const DiskSpace disk = CAKE_TRY(disk_space(store.directory()));
   options.min_free_bytes = context.config.percent_size("min_free").bytes_of(disk.total_bytes);
+  return options;
+}
+
+Result<HotSums> materialize_contents(Context& context, Store& store,
+                                     std::span<const RowId> contents) {
+  const auto materializer = CAKE_TRY(Materializer::open(store));
+  const MaterializeOptions options = CAKE_TRY(materialize_options(context, store));
   HotSums sums;
   for (const RowId content : contents) {
     const std::optional<ContentRow> row = CAKE_TRY(store.index().find_content(content));

@@ -10,6 +10,9 @@
 
 namespace cake {
 
+// What is left free on the disk is the setting's.
+Result<MaterializeOptions> materialize_options(const Context& context, const Store& store);
+
 struct HotSums {
   uint64_t files = 0;       // materialized now, before or after
   uint64_t bytes = 0;       // of them
