@@ -6,13 +6,16 @@ namespace cake {
 namespace {
 
 constexpr Millis kWindow{250};
-constexpr double kWorthIt = 1.05;
+constexpr double kMoreIsWorthIt = 1.05;
+constexpr double kFewerIsEnough = 0.975;
 constexpr Millis kHoldAfterTrial{3'000};
 constexpr Millis kHoldAfterStall{3'000};
 constexpr Millis kHoldAfterLimit{10'000};
 // Transfers that fail together are one event.
 constexpr Millis kShrinkEvery{1'000};
 constexpr unsigned kFewest = 2;
+// Below this only faults take it: one connection that stands still is then not half of the link.
+constexpr unsigned kFewestTried = 4;
 
 constexpr uint64_t kSmallestRange = 1 * kMiB;
 constexpr uint64_t kLargestRange = 16 * kMiB;
@@ -50,20 +53,35 @@ void Flow::end_window(SteadyTime now) {
   was_refused_ = false;
   is_settling_ = false;
   if (was_settling || !is_valid || !was_refused) return;
-  if (is_trial_ && rate < rate_before_ * kWorthIt) {
-    is_trial_ = false;
-    transfers_ = transfers_before_;
-    hold_until_ = now + kHoldAfterTrial;
-    is_settling_ = true;
-    return;
-  }
+  if (is_trial_ && !end_trial(rate, now)) return;
+  if (now >= hold_until_) begin_trial(rate);
+}
+
+bool Flow::end_trial(double rate, SteadyTime now) {
   is_trial_ = false;
-  if (now < hold_until_ || transfers_ >= options_.max_transfers) return;
+  const bool is_more = try_ == Try::more;
+  const bool pays = rate >= rate_before_ * (is_more ? kMoreIsWorthIt : kFewerIsEnough);
+  climbs_ = pays && is_more;
+  if (!climbs_) hold_until_ = now + kHoldAfterTrial;
+  if (pays) return true;
+  transfers_ = transfers_before_;
+  is_settling_ = true;
+  try_ = is_more ? Try::fewer : Try::more;
+  return false;
+}
+
+void Flow::begin_trial(double rate) {
+  if (try_ == Try::more && transfers_ >= options_.max_transfers) try_ = Try::fewer;
+  if (try_ == Try::fewer && transfers_ <= kFewestTried) try_ = Try::more;
+  const unsigned step = std::max(1U, transfers_ / (climbs_ ? 2 : 4));
+  const unsigned other = try_ == Try::more ? std::min(options_.max_transfers, transfers_ + step)
+                                           : std::max(kFewestTried, transfers_ - step);
+  if (other == transfers_) return;
   is_trial_ = true;
   is_settling_ = true;
   transfers_before_ = transfers_;
   rate_before_ = rate;
-  transfers_ = std::min(options_.max_transfers, transfers_ + std::max(2U, transfers_ / 2));
+  transfers_ = other;
 }
 
 void Flow::ended(End end, SteadyTime now) {
@@ -78,6 +96,8 @@ void Flow::shrink(unsigned to, Millis hold, SteadyTime now) {
   transfers_ = std::max(kFewest, to);
   hold_until_ = std::max(hold_until_, now + hold);
   is_trial_ = false;
+  try_ = Try::more;
+  climbs_ = true;
   is_settling_ = true;
 }
 

@@ -14,10 +14,12 @@ struct FlowOptions {
   uint64_t max_outstanding_bytes = 128 * kMiB;  // transfers times range, at most
 };
 
-// Climbs while climbing pays: with more wanted than is under way, a quarter of a second is
-// measured, the number raised by a half, and the raise kept if it brought a twentieth more bytes a
-// second. Else it is taken back, and tried again some seconds later: links change.  A 429 halves
-// the number, a stall takes a quarter of it.
+// With more wanted than is under way, a quarter of a second is measured, the number raised by a
+// half, and the raise kept if it brought a twentieth more bytes a second: so it climbs while that
+// pays.  Later it tries a quarter more and a quarter fewer, in turn and some seconds apart, because
+// links change and because what somebody waits for shares the link with all of them: fewer are kept
+// if they bring as much but for a fortieth.  A 429 halves the number, a stall takes a quarter of
+// it.
 //
 // Ranges are as large as it takes to spend a ninth of a transfer waiting for its first byte, but
 // smaller while transfers are free: what is wanted now is divided among them.  No range is shorter
@@ -47,6 +49,9 @@ class Flow {
 
  private:
   void end_window(SteadyTime now);
+  // Whether what was on trial is kept.
+  bool end_trial(double rate, SteadyTime now);
+  void begin_trial(double rate);
   void shrink(unsigned to, Millis hold, SteadyTime now);
 
   const FlowOptions options_;
@@ -59,8 +64,11 @@ class Flow {
   bool was_refused_ = false;
   bool is_settling_ = false;  // after a change: connections are being made
 
-  // The raise that is on trial.
+  // Another number that is on trial, or the next that will be.
+  enum class Try { more, fewer };
   bool is_trial_ = false;
+  Try try_ = Try::more;
+  bool climbs_ = true;  // the last try of more paid: at once more, and by a half
   unsigned transfers_before_ = 0;
   double rate_before_ = 0;
   SteadyTime hold_until_{};

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <random>
 
 namespace cake {
 namespace {
@@ -46,15 +47,45 @@ TEST(Flow, ReachesNineTenthsWithinASecond) {
   EXPECT_GE(capped(flow.transfers()), 360e6);
 }
 
-TEST(Flow, StaysWhereMoreBringsNothing) {
+TEST(Flow, TakesFewWhereMoreBringNothing) {
   Flow flow({.first_transfers = 8, .max_transfers = 48});
   Link link(flow, [](unsigned) { return 1e9; });
   unsigned most = 0;
-  for (int i = 0; i < 100; i++) {
+  for (int i = 0; i < 300; i++) {
     link.run(Millis(100));
     most = std::max(most, flow.transfers());
   }
-  EXPECT_LE(most, 12U);  // tried now and then
+  EXPECT_LE(most, 12U);
+  EXPECT_LE(flow.transfers(), 5U);
+  EXPECT_GE(flow.transfers(), 4U);
+}
+
+TEST(Flow, ComesBackFromMoreThanTheLinkNeeds) {
+  Flow flow({.first_transfers = 48, .max_transfers = 48});
+  Link link(flow, capped);
+  double bytes = 0;
+  for (int i = 0; i < 600; i++) {
+    link.run(Millis(100));
+    bytes += capped(flow.transfers()) / 10;
+  }
+  EXPECT_LE(flow.transfers(), 26U);
+  EXPECT_GE(bytes, 0.97 * 60 * 400e6) << "what trying costs";
+}
+
+TEST(Flow, NoiseDoesNotDriveIt) {
+  std::mt19937 random(5);
+  std::normal_distribution<double> noise(1, 0.05);
+  Flow flow({.first_transfers = 16, .max_transfers = 48});
+  Link link(flow, [&](unsigned transfers) { return capped(transfers) * noise(random); });
+  double bytes = 0, transfers = 0;
+  constexpr int kTenths = 3'000;
+  for (int i = 0; i < kTenths; i++) {
+    link.run(Millis(100));
+    bytes += capped(flow.transfers()) / 10;
+    transfers += flow.transfers();
+  }
+  EXPECT_GE(bytes, 0.95 * kTenths / 10 * 400e6);
+  EXPECT_LE(transfers / kTenths, 28);
 }
 
 TEST(Flow, FollowsALinkThatGrows) {
