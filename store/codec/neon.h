@@ -47,15 +47,13 @@ struct Table256 {
       : a(from), b(from + 64), c(from + 128), d(from + 192) {}
 };
 CAKE_NEON_INLINE uint8x16_t look_up(const Table256& table, uint8x16_t index) {
-  // Each look-up leaves what its 64 bytes do not have.
-  const uint8x16_t quarter = vdupq_n_u8(64);
-  uint8x16_t found = look_up(table.a, index);
-  index = vsubq_u8(index, quarter);
-  found = vqtbx4q_u8(found, table.b.parts, index);
-  index = vsubq_u8(index, quarter);
-  found = vqtbx4q_u8(found, table.c.parts, index);
-  index = vsubq_u8(index, quarter);
-  return vqtbx4q_u8(found, table.d.parts, index);
+  // The three that do not have an index give 0.  TBX, which would leave what was found, costs more.
+  const uint8x16_t quarter = vdupq_n_u8(64), half = vdupq_n_u8(128);
+  const uint8x16_t far = veorq_u8(index, half);
+  const uint8x16_t low =
+      vorrq_u8(look_up(table.a, index), look_up(table.b, veorq_u8(index, quarter)));
+  const uint8x16_t high = vorrq_u8(look_up(table.c, far), look_up(table.d, veorq_u8(far, quarter)));
+  return vorrq_u8(low, high);
 }
 
 // One bit a lane of 64: bit i % 8 of byte i / 8.  Lanes are 0 or -1 and come 32 at a time, so that
