@@ -9,6 +9,7 @@ const CodecKernels& best_kernels() {
 
 std::vector<const CodecKernels*> all_kernels() {
   std::vector<const CodecKernels*> all = {&scalar_kernels()};
+  if (const CodecKernels* kernels = neon_kernels()) all.push_back(kernels);
   if (const CodecKernels* kernels = avx2_kernels()) all.push_back(kernels);
   return all;
 }

@@ -62,6 +62,7 @@ struct CodecKernels {
 const CodecKernels& scalar_kernels();
 // Null where the processor, or the program, has none.
 const CodecKernels* avx2_kernels();
+const CodecKernels* neon_kernels();
 
 // The fastest of this machine.
 const CodecKernels& best_kernels();
