@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -20,7 +21,8 @@ namespace {
 // Longer than any mount lives; more would overflow libfuse's conversion on 32-bit kernels.
 constexpr double kForeverSeconds = 1e9;
 constexpr size_t kMaxName = 255;
-constexpr size_t kPageBytes = 4096;
+// 64 KiB on some AArch64 machines.
+const auto kPageBytes = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
 // What libfuse's own high-level layer gives for "look it up to know".
 constexpr ino_t kUnknownInode = 0xffffffff;
 constexpr unsigned kBlockBytes = 1 << 20;
