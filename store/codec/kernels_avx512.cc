@@ -1,3 +1,5 @@
+#include "store/codec/kernels.h"
+
 #include "store/codec/avx512.h"
 
 #if defined(__x86_64__) || defined(CAKE_AVX512_EMULATED)
