@@ -62,11 +62,13 @@ struct CodecKernels {
 const CodecKernels& scalar_kernels();
 // Null where the processor, or the program, has none.
 const CodecKernels* avx2_kernels();
+const CodecKernels* avx512_kernels();
 const CodecKernels* neon_kernels();
 
-// The fastest of this machine.
+// The fastest of this machine that pass find_wrong_kernel (kernels_check.h); others are logged, at
+// the first call.
 const CodecKernels& best_kernels();
-// All that this machine can run, scalar first.
+// All that this machine can run, scalar first, fastest last.
 std::vector<const CodecKernels*> all_kernels();
 
 }  // namespace cake

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "store/codec/plane.h"
+#include "tests/support/kernel_sets.h"
 
 using namespace cake;
 
@@ -14,14 +15,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Status first =
       decode_plane(PlaneCoding::rans, input.subspan(3), scalar_kernels(), expected);
   CAKE_CHECK(first || first.error().code == Errc::corrupt);
-  for (const CodecKernels* kernels : all_kernels()) {
+  for (const CodecKernels* kernels : kernel_sets()) {
     const Status status = decode_plane(PlaneCoding::rans, input.subspan(3), *kernels, plain);
     CAKE_CHECK(status.ok() == first.ok());
     CAKE_CHECK(!status || plain == expected);
   }
 
   static RansWriter writer;
-  for (const CodecKernels* kernels : all_kernels()) {
+  for (const CodecKernels* kernels : kernel_sets()) {
     std::vector<uint8_t> encoded(size_t{4} * size + 10'000), decoded(size);
     const std::optional<size_t> encoded_bytes = writer.encode(input, encoded, *kernels);
     CAKE_CHECK(encoded_bytes.has_value());

@@ -14,6 +14,7 @@
 
 #include "store/base/result.h"
 #include "store/codec/packing.h"
+#include "tests/support/kernel_sets.h"
 
 namespace cake {
 namespace {
@@ -139,7 +140,7 @@ std::vector<Bytes> outputs(const CodecKernels& kernels, const PlaneCase& one,
 
 void expect_alike(const PlaneCase& one, const std::vector<Bytes>& inputs, size_t count) {
   const std::vector<Bytes> expected = outputs(scalar_kernels(), one, inputs, Edge::back);
-  for (const CodecKernels* kernels : all_kernels())
+  for (const CodecKernels* kernels : kernel_sets())
     for (const Edge edge : kEdges)
       ASSERT_EQ(outputs(*kernels, one, inputs, edge), expected)
           << kernels->name << " " << one.name << " of " << count;
@@ -174,10 +175,10 @@ TEST(CodecKernels, GiveBackEveryPatternOf16Bits) {
     patterns.push_back(static_cast<uint8_t>(i >> 8));
   }
   constexpr size_t kHalf = kBlockElements;
-  for (const CodecKernels* kernels : all_kernels())
+  for (const CodecKernels* kernels : kernel_sets())
     for (const uint8_t* in : {patterns.data(), patterns.data() + 2 * kHalf}) {
       Bytes a(kHalf), b(kHalf), c(kHalf), out(2 * kHalf);
-      for (const uint8_t bias : {0, 1, 77, 255}) {
+      for (const uint8_t bias : {0, 1, 77, 127, 128, 255}) {
         kernels->split_bf16(in, kHalf, bias, a.data(), b.data(), c.data());
         kernels->merge_bf16(a.data(), b.data(), c.data(), kHalf, bias, out.data());
         EXPECT_TRUE(std::equal(out.begin(), out.end(), in)) << kernels->name;
@@ -211,7 +212,7 @@ TEST(CodecKernels, WidenEveryF16) {
   }
   Bytes expected(2 * halves.size()), wide(expected.size());
   scalar_kernels().widen_f16(halves.data(), 65'536, expected.data());
-  for (const CodecKernels* kernels : all_kernels()) {
+  for (const CodecKernels* kernels : kernel_sets()) {
     kernels->widen_f16(halves.data(), 65'536, wide.data());
     EXPECT_EQ(wide, expected) << kernels->name;
     // All finite ones come back; one after another, as one that does not hides the others.
@@ -248,7 +249,7 @@ TEST(CodecKernels, NarrowWhatComesBackOnly) {
         elements[at] = element;
         const Bytes in = f32_bytes(elements);
         const std::optional<Bytes> expected = narrowed(scalar_kernels(), in, Edge::back);
-        for (const CodecKernels* kernels : all_kernels())
+        for (const CodecKernels* kernels : kernel_sets())
           for (const Edge edge : kEdges)
             ASSERT_EQ(narrowed(*kernels, in, edge), expected)
                 << kernels->name << " " << element << " at " << at << " of " << count;
@@ -261,7 +262,7 @@ TEST(CodecKernels, NarrowAnyCount) {
     Bytes halves = noise(random, 2 * count), in(4 * count);
     for (size_t i = 1; i < halves.size(); i += 2) halves[i] &= 0xbf;  // finite
     scalar_kernels().widen_f16(halves.data(), count, in.data());
-    for (const CodecKernels* kernels : all_kernels())
+    for (const CodecKernels* kernels : kernel_sets())
       for (const Edge edge : kEdges) ASSERT_EQ(narrowed(*kernels, in, edge), halves) << count;
   }
 }
@@ -331,7 +332,7 @@ DecodedBytes expect_decoded_alike(const RansStates& states, const RansTable& tab
                                   const Bytes& stream, size_t count) {
   const DecodedBytes expected =
       decoded_by(scalar_kernels(), states, table, stream, count, Edge::back);
-  for (const CodecKernels* kernels : all_kernels())
+  for (const CodecKernels* kernels : kernel_sets())
     for (const Edge edge : kEdges)
       EXPECT_EQ(decoded_by(*kernels, states, table, stream, count, edge), expected)
           << kernels->name << ", " << count << " of " << table.entries << " entries";
@@ -361,7 +362,7 @@ EncodedBytes expect_encoded_alike(const RansStates& states, const RansEncodeTabl
                                   const Bytes& entries) {
   const EncodedBytes expected =
       encoded_by(scalar_kernels(), states, table, entries, entries.size(), Edge::back);
-  for (const CodecKernels* kernels : all_kernels())
+  for (const CodecKernels* kernels : kernel_sets())
     for (const Edge edge : kEdges)
       EXPECT_EQ(encoded_by(*kernels, states, table, entries, expected.stream.size(), edge),
                 expected)
@@ -437,7 +438,7 @@ TEST(CodecKernels, CodeTheRarestAndTheCommonestAlike) {
 
 // Every state there is with every frequency there is.
 TEST(CodecKernels, DivideExactly) {
-  std::vector<const CodecKernels*> others = all_kernels();
+  std::vector<const CodecKernels*> others = kernel_sets();
   others.erase(others.begin());
   const Bytes entries(kRansLanes, 0);
   for (unsigned freq = 1; freq < kRansSlots; freq++) {
@@ -488,7 +489,7 @@ void expect_mapped_alike(const Bytes& in, const Bytes& map, unsigned escape) {
     return std::pair(entries.bytes(), Bytes(escaped.data(), escaped.data() + escapes));
   };
   const auto expected = mapped_by(scalar_kernels(), Edge::back);
-  for (const CodecKernels* kernels : all_kernels())
+  for (const CodecKernels* kernels : kernel_sets())
     for (const Edge edge : kEdges)
       ASSERT_TRUE(mapped_by(*kernels, edge) == expected)
           << kernels->name << ", " << in.size() << ", escape " << escape;
