@@ -12,6 +12,7 @@
 #include "fs/passthrough_support.h"
 #include "store/base/bytes.h"
 #include "store/base/file.h"
+#include "store/codec/kernels.h"
 #include "tools/session.h"
 #include "tools/table.h"
 
@@ -149,6 +150,17 @@ void check_limits(Findings& findings) {
     findings.warn("readahead", "the kernel's 128 KiB", "mount as root for read_ahead_kb");
 }
 
+void check_codec(Findings& findings) {
+  const CodecKernels& used = best_kernels();
+  const CodecKernels& fastest = *all_kernels().back();
+  if (&used != &fastest)
+    findings.warn("codec",
+                  cat("kernels: ", used.name, "; those for ", fastest.name, " fail their check"),
+                  "right, but slower; report it, with the model of the processor");
+  else
+    findings.ok("codec", cat("kernels: ", used.name));
+}
+
 void check_store(Findings& findings, const Config& config) {
   const std::string directory = config.store_directory();
   Metrics metrics;
@@ -217,6 +229,7 @@ int run_doctor(Context& context) {
   check_kernel(findings, context.config);
   check_fuse(findings);
   check_limits(findings);
+  check_codec(findings);
   check_store(findings, context.config);
   check_token(findings, context.config);
   check_hub(findings, context.config);
