@@ -8,7 +8,7 @@ warm (in the store, page cache dropped), hot (in the page cache), passthrough (m
 cache dropped and hot), each with raw and with encoded chunks where that makes a difference.  The
 plain file is read beside every figure, in turn, in the same state of the page cache; a figure is
 the median of the rounds, as MB/s and as a share of the plain file's.  The plain file's own spread
-is printed because machines are shared.  CAKE_BIN names the program; default build/dev/cake.
+is printed because machines are shared.  Interrupted, it shows what it has.  CAKE_BIN names the program; default build/dev/cake.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import mmap
 import os
 import random
 import shutil
+import signal
 import statistics
 import struct
 import subprocess
@@ -336,6 +337,20 @@ def write_svg(path, rows, states, title):
         file.write("\n".join(out) + "\n")
 
 
+def measure(bench, table, shape, targets, round_number, has_passthrough):
+    if shape in COLD_SHAPES:
+        shutil.rmtree(os.path.join(bench.work, "store-cold"), ignore_errors=True)
+        fresh = bench.mount("cold", "auto")
+        table.pair(bench, shape, "cold store", fresh, round_number)
+        bench.umount(fresh)
+    table.pair(bench, shape, "warm, raw", targets["raw"], round_number)
+    table.pair(bench, shape, "warm, float", targets["float"], round_number)
+    table.pair(bench, shape, "hot, daemon", targets["raw"], round_number, is_hot=True)
+    if has_passthrough:
+        table.pair(bench, shape, "passthrough", targets["hot"], round_number)
+        table.pair(bench, shape, "passthrough, hot", targets["hot"], round_number, is_hot=True)
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--mib", type=int, default=2048)
@@ -345,6 +360,7 @@ def main():
     options.add_argument("--svg")
     options.add_argument("--work", help="folder on the disk to measure; default a temporary one")
     chosen = options.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if os.geteuid() != 0:
         raise SystemExit("as root: it drops the page cache")
     work = tempfile.mkdtemp(prefix="cakefs-bench.", dir=chosen.work)
@@ -359,27 +375,22 @@ def main():
         has_passthrough = bench.materialize(targets["hot"])
         if not has_passthrough:
             print("no passthrough here: cake doctor says why", file=sys.stderr)
-        for round_number in range(chosen.rounds):
-            for shape in shapes:
-                if shape in COLD_SHAPES:
-                    shutil.rmtree(os.path.join(work, "store-cold"), ignore_errors=True)
-                    fresh = bench.mount("cold", "auto")
-                    table.pair(bench, shape, "cold store", fresh, round_number)
-                    bench.umount(fresh)
-                table.pair(bench, shape, "warm, raw", targets["raw"], round_number)
-                table.pair(bench, shape, "warm, float", targets["float"], round_number)
-                table.pair(bench, shape, "hot, daemon", targets["raw"], round_number, is_hot=True)
-                if has_passthrough:
-                    table.pair(bench, shape, "passthrough", targets["hot"], round_number)
-                    table.pair(bench, shape, "passthrough, hot", targets["hot"], round_number, is_hot=True)
-            print(f"round {round_number + 1} of {chosen.rounds}", file=sys.stderr)
+        rounds = 0
+        try:
+            for rounds in range(chosen.rounds):
+                for shape in shapes:
+                    measure(bench, table, shape, targets, rounds, has_passthrough)
+                print(f"round {rounds + 1} of {chosen.rounds}", file=sys.stderr)
+            rounds = chosen.rounds
+        except KeyboardInterrupt:
+            print(f"stopped in round {rounds + 1}", file=sys.stderr)
         rows = list(table.rows())
         states = list(dict.fromkeys(row["state"] for row in rows))
-        print(f"{chosen.mib} MiB, medians of {chosen.rounds}, {os.cpu_count()} cores, Linux {os.uname().release}")
+        print(f"{chosen.mib} MiB, medians of {rounds}, {os.cpu_count()} cores, Linux {os.uname().release}")
         print_table(rows, states)
         if chosen.json:
             with open(chosen.json, "w") as file:
-                json.dump({"mib": chosen.mib, "rounds": chosen.rounds, "rows": rows}, file, indent=1)
+                json.dump({"mib": chosen.mib, "rounds": rounds, "rows": rows}, file, indent=1)
         if chosen.svg:
             write_svg(chosen.svg, rows, states, f"Share of the plain file's speed, {chosen.mib} MiB")
     finally:
