@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reading one model file through a mount, beside the plain file, in the ways that loaders read.
 
-    tests/bench/read_path.py [--mib 2048] [--rounds 5] [--only WORD] [--json FILE] [--svg FILE]
+    tests/bench/read_path.py [--mib 2048] [--rounds 5] [--only WORD…] [--json FILE] [--svg FILE]
 
 As root.  Rows are reader shapes; columns are the states a file can be in: cold (nothing is local),
 warm (in the store, page cache dropped), hot (in the page cache), passthrough (materialized, page
@@ -355,7 +355,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--mib", type=int, default=2048)
     options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--only", help="shapes whose name has this word")
+    options.add_argument("--only", nargs="+", metavar="WORD", help="shapes whose name has one of these words")
     options.add_argument("--json")
     options.add_argument("--svg")
     options.add_argument("--work", help="folder on the disk to measure; default a temporary one")
@@ -365,7 +365,7 @@ def main():
         raise SystemExit("as root: it drops the page cache")
     work = tempfile.mkdtemp(prefix="cakefs-bench.", dir=chosen.work)
     bench = Bench(work, chosen.mib)
-    shapes = [shape for shape in SHAPES if not chosen.only or chosen.only in shape]
+    shapes = [shape for shape in SHAPES if not chosen.only or any(word in shape for word in chosen.only)]
     table = Table()
     try:
         targets = {"raw": bench.mount("raw", "raw"), "float": bench.mount("float", "auto"),
@@ -383,10 +383,12 @@ def main():
                 print(f"round {rounds + 1} of {chosen.rounds}", file=sys.stderr)
             rounds = chosen.rounds
         except KeyboardInterrupt:
+            for name in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(name, signal.SIG_IGN)
             print(f"stopped in round {rounds + 1}", file=sys.stderr)
         rows = list(table.rows())
         states = list(dict.fromkeys(row["state"] for row in rows))
-        print(f"{chosen.mib} MiB, medians of {rounds}, {os.cpu_count()} cores, Linux {os.uname().release}")
+        print(f"{chosen.mib} MiB, medians of {max(1, rounds)}, {os.cpu_count()} cores, Linux {os.uname().release}")
         print_table(rows, states)
         if chosen.json:
             with open(chosen.json, "w") as file:
