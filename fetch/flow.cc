@@ -73,9 +73,10 @@ bool Flow::end_trial(double rate, SteadyTime now) {
 void Flow::begin_trial(double rate) {
   if (try_ == Try::more && transfers_ >= options_.max_transfers) try_ = Try::fewer;
   if (try_ == Try::fewer && transfers_ <= kFewestTried) try_ = Try::more;
-  const unsigned step = std::max(1U, transfers_ / (climbs_ ? 2 : 4));
-  const unsigned other = try_ == Try::more ? std::min(options_.max_transfers, transfers_ + step)
-                                           : std::max(kFewestTried, transfers_ - step);
+  const bool is_more = try_ == Try::more;
+  const unsigned step = std::max(1U, transfers_ / (is_more && climbs_ ? 2 : 4));
+  const unsigned other = is_more ? std::min(options_.max_transfers, transfers_ + step)
+                                 : std::max(kFewestTried, transfers_ - step);
   if (other == transfers_) return;
   is_trial_ = true;
   is_settling_ = true;

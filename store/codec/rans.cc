@@ -76,6 +76,16 @@ RansEncodeTable::RansEncodeTable(const RansTable& table)
   }
 }
 
+EntryWindow::EntryWindow(const uint8_t* map, unsigned escape) {
+  unsigned begin = 0, last = 255;
+  while (begin < 255 && map[begin] == escape) begin++;
+  while (last > begin && map[last] == escape) last--;
+  fits = last - begin < kRansEntries - 1;
+  first = static_cast<uint8_t>(begin);
+  entries.fill(static_cast<uint8_t>(escape));
+  for (unsigned i = 0; i < kRansEntries - 1 && begin + i < 256; i++) entries[i] = map[begin + i];
+}
+
 void normalise_shares(const double* shares, unsigned count, uint8_t* freq) {
   static const std::array<double, kRansSlots + 1> log2_of = [] {
     std::array<double, kRansSlots + 1> logs{};

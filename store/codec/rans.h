@@ -74,6 +74,16 @@ struct RansEncodeTable {
   std::array<uint8_t, kRansSlots> slots{};  // by start[entry] + rank
 };
 
+// Where the values that a map of 256 does not make the escape lie: all in [first, first + 63), if
+// that fits.  Vectors then look them up in 64 bytes, the last of which is the escape.
+struct EntryWindow {
+  EntryWindow(const uint8_t* map, unsigned escape);
+
+  bool fits = false;
+  uint8_t first = 0;
+  std::array<uint8_t, kRansEntries> entries{};
+};
+
 // Frequencies of at least 1 and at most 255 with sum 256, close to cheapest for these shares (sum
 // 1, 2 to 64 of them).
 void normalise_shares(const double* shares, unsigned count, uint8_t* freq);

@@ -242,24 +242,6 @@ uint8_t* rans_encode(RansStates& states, const RansEncodeTable& table, const uin
 
 namespace {
 
-// Where the values that are no escape lie: [first, first + 63), when they fit.
-struct Window {
-  bool fits = false;
-  uint8_t first = 0;
-  uint8_t entries[64];
-};
-Window find_window(const uint8_t* map, unsigned escape) {
-  unsigned first = 0, last = 255;
-  while (first < 255 && map[first] == escape) first++;
-  while (last > first && map[last] == escape) last--;
-  Window window;
-  window.fits = last - first < 63;
-  window.first = static_cast<uint8_t>(first);
-  for (unsigned i = 0; i < 64; i++)
-    window.entries[i] = i < 63 && first + i < 256 ? map[first + i] : static_cast<uint8_t>(escape);
-  return window;
-}
-
 CAKE_AVX2_INLINE size_t put_entries(const uint8_t* in, __m256i entry, __m256i escape,
                                     uint8_t* entries, uint8_t* escaped) {
   store(entries, entry);
@@ -277,9 +259,9 @@ CAKE_AVX2 size_t map_entries(const uint8_t* in, size_t count, const uint8_t* map
   const size_t whole = count & ~size_t{31};
   const __m256i escape_entry = _mm256_set1_epi8(static_cast<char>(escape));
   size_t escapes = 0;
-  if (const Window window = find_window(map, escape); window.fits) {
+  if (const EntryWindow window(map, escape); window.fits) {
     Table<4> table;
-    load_table(table, window.entries);
+    load_table(table, window.entries.data());
     const __m256i first = _mm256_set1_epi8(static_cast<char>(window.first));
     for (size_t at = 0; at < whole; at += 32) {
       // Values on either side are 63 or more, modulo 256.

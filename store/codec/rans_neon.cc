@@ -288,7 +288,7 @@ uint8_t* rans_encode(RansStates& states, const RansEncodeTable& table, const uin
 
 namespace {
 
-// Where the values that are no escape lie: [first, first + 63).  The 64th entry is the escape.
+// An EntryWindow in registers.
 struct Window {
   uint8x16_t first;
   Table<4> table;
@@ -297,17 +297,6 @@ CAKE_NEON_INLINE uint8x16_t look_up(const Window& window, uint8x16_t value) {
   // Values on either side are 63 or more, modulo 256.
   return look_up(window.table, vminq_u8(vsubq_u8(value, window.first), vdupq_n_u8(63)));
 }
-// Fills in `first` and the entries; false when there is no such window.
-bool find_window(const uint8_t* map, unsigned escape, unsigned& first, uint8_t* entries) {
-  unsigned last = 255;
-  first = 0;
-  while (first < 255 && map[first] == escape) first++;
-  while (last > first && map[last] == escape) last--;
-  for (unsigned i = 0; i < 64; i++)
-    entries[i] = i < 63 && first + i < 256 ? map[first + i] : static_cast<uint8_t>(escape);
-  return last - first < 63;
-}
-
 // `count` is a multiple of 64.
 template <typename Map>
 CAKE_NEON_INLINE size_t map_whole(const uint8_t* in, size_t count, const Map& map,
@@ -336,11 +325,9 @@ size_t map_entries(const uint8_t* in, size_t count, const uint8_t* map, unsigned
                    uint8_t* entries, uint8_t* escaped) {
   const size_t whole = count & ~size_t{63};
   const uint8x16_t escape_entry = vdupq_n_u8(static_cast<uint8_t>(escape));
-  unsigned first = 0;
-  uint8_t in_window[64];
   size_t escapes = 0;
-  if (find_window(map, escape, first, in_window)) {
-    const Window window{vdupq_n_u8(static_cast<uint8_t>(first)), Table<4>(in_window)};
+  if (const EntryWindow found(map, escape); found.fits) {
+    const Window window{vdupq_n_u8(found.first), Table<4>(found.entries.data())};
     escapes = map_whole(in, whole, window, escape_entry, entries, escaped);
   } else {
     escapes = map_whole(in, whole, Table256(map), escape_entry, entries, escaped);

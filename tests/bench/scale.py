@@ -15,7 +15,6 @@ their packs are holes.  CAKE_BIN and TEST_HUB_BIN name the programs, default bui
 
 import hashlib
 import os
-import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -30,7 +29,7 @@ os.environ.setdefault("CAKE_BIN", f"{BUILD}/cake")
 os.environ.setdefault("TEST_HUB_BIN", f"{BUILD}/test_hub")
 sys.path.insert(0, f"{ROOT}/tests/mount")
 
-from mountlib import (CAKE, KIB, MIB, Hub, Mount, check, check_equal, drop_caches, main, noise, note, pread, run,
+from mountlib import (CAKE, KIB, MIB, Hub, Mount, check, check_equal, drop_caches, main, memory_kib, noise, note, pread, run,
                       scratch, write)
 
 ROUNDS = 5
@@ -39,14 +38,6 @@ CHUNKS_A_PACK = 4_096
 REPOS, ORGS = 20_000, 200
 FILES, FOLDERS = 100_000, 200
 OPEN_FILES, READERS = 1_000, 256
-
-
-def memory_kib(pid, key="VmRSS"):
-    with open(f"/proc/{pid}/status") as file:
-        for line in file:
-            if line.startswith(key + ":"):
-                return int(line.split()[1])
-    return 0
 
 
 def resident_mib(mount, key="VmRSS"):

@@ -116,6 +116,15 @@ def drop_caches():
         file.write("3\n")
 
 
+def memory_kib(pid, key="RssAnon"):
+    """KiB of a process, as /proc/PID/status has them under this key."""
+    with open(f"/proc/{pid}/status") as file:
+        for line in file:
+            if line.startswith(key + ":"):
+                return int(line.split()[1])
+    return 0
+
+
 def in_threads(count, function):
     """function(i) in `count` threads; the first failure is raised."""
     failures = []

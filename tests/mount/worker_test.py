@@ -147,14 +147,6 @@ def test_upgrade():
     mount.umount()
 
 
-def memory_kib(pid, key="RssAnon"):
-    with open(f"/proc/{pid}/status") as file:
-        for line in file:
-            if line.startswith(key + ":"):
-                return int(line.split()[1])
-    return 0
-
-
 def test_memory_and_descriptors():
     folder, mem_cache = scratch(), 64 * MIB
     hub, data = origin(folder)
