@@ -125,6 +125,19 @@ def memory_kib(pid, key="RssAnon"):
     return 0
 
 
+def stop_process(pid):
+    """Stops a process; when this is back, every thread of it stands still, not just some."""
+    def states():
+        found = []
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/stat") as file:
+                found.append(file.read().rpartition(")")[2].split()[0])
+        return found
+
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: set(states()) == {"T"}, f"every thread of {pid} is stopped")
+
+
 def in_threads(count, function):
     """function(i) in `count` threads; the first failure is raised."""
     failures = []

@@ -33,8 +33,8 @@ def reads_without_worker(mount, fd, seconds=10):
     pid = worker(mount)
     done = []
     thread = threading.Thread(target=lambda: done.append(pread(fd, MIB, SIZE // 2)), daemon=True)
-    os.kill(pid, signal.SIGSTOP)
     try:
+        stop_process(pid)
         thread.start()
         thread.join(seconds)
         answered = bool(done)
@@ -99,6 +99,7 @@ def test_mode_changes_between_opens_only():
     hot = Hot()
     first = os.open(hot.path, os.O_RDONLY)  # cached: there is no file yet
     with Map(hot.path) as mapped:
+        check(not raw_files(hot.mount), "materialized too early for this test")
         hot.await_file()
         check(not reads_without_worker(hot.mount, first, 1), "an open file changed its mode")
         check(not opened_without_worker(hot.mount, 1), "a second open differs from the first")
