@@ -17,10 +17,6 @@ namespace cake {
 
 namespace {
 
-// Encoders are behind when this part of the memory budget waits for them: half of what makes
-// readahead pause (fetch/fetcher.cc).
-constexpr uint64_t kBehindShare = 8;
-
 // Finer than unix_now(): two facts about one repo can be a millisecond apart.
 int64_t unix_microseconds() {
   return std::chrono::duration_cast<std::chrono::microseconds>(
@@ -97,7 +93,7 @@ void ChunkStore::Impl::encode(const PutJobPtr& job) {
   const Codec& chosen = choose_codec(codec, job->request.dtype);
   // Processors are short: what has arrived goes to the disk as it is, so that neither memory fills
   // nor readahead shrinks, and is encoded when there is time.
-  const bool is_behind = waiting_for_pool > buffers.budget().limit() / kBehindShare;
+  const bool is_behind = waiting_for_pool > buffers.budget().limit() / PutQueue::kBehindShare;
   if (chosen.id() != CodecId::raw && is_behind) {
     job->encode_later = true;
     deferred.add();

@@ -98,7 +98,8 @@ Result<MovedChunk> Materializer::append_chunk(PackWriter& writer, const Plan& pl
     header.payload_bytes = static_cast<uint32_t>(payload.size());
   }
   const NewEntry entry{header, payload};
-  const std::vector<uint64_t> offsets = CAKE_TRY(writer.append({&entry, 1}));
+  const std::vector<uint64_t> offsets =
+      CAKE_TRY(writer.append({&entry, 1}, PackWriter::Way::past_cache));
   return MovedChunk{header.digest, from,
                     Location{writer.id(), offsets.front(), header.payload_bytes, header.plain_bytes,
                              header.codec, header.checksum}};

@@ -8,6 +8,7 @@
 
 #include "store/base/clock.h"
 #include "store/base/fault.h"
+#include "store/base/log.h"
 
 namespace cake {
 
@@ -231,11 +232,14 @@ uint64_t PackWriter::end_after(std::span<const NewEntry> entries) const {
   return align_up(end, kBigAlignment);
 }
 
-Result<std::vector<uint64_t>> PackWriter::append(std::span<const NewEntry> entries) {
+Result<std::vector<uint64_t>> PackWriter::append(std::span<const NewEntry> entries, Way way) {
   static const std::array<std::byte, kBigAlignment> kZeros{};
   std::vector<std::array<std::byte, kEntryHeaderBytes>> headers(entries.size());
   std::vector<ByteSpan> parts;
   std::vector<uint64_t> payload_offsets;
+  // What comes before the first large entry shares a block with what is there already.
+  std::optional<size_t> direct_part;
+  uint64_t direct_offset = 0;
   uint64_t end = end_;
   bool is_behind_big = last_is_big_;
   for (size_t i = 0; i < entries.size(); i++) {
@@ -246,15 +250,37 @@ Result<std::vector<uint64_t>> PackWriter::append(std::span<const NewEntry> entri
     is_behind_big = entry.payload.size() >= kBigPayloadBytes;
     headers[i] = encode_entry_header(entry.header, pack_.header, offset);
     parts.push_back(ByteSpan(kZeros).first(offset - end));
+    if (is_behind_big && !direct_part) {
+      direct_part = parts.size();
+      direct_offset = offset;
+    }
     parts.push_back(headers[i]);
     parts.push_back(entry.payload);
     payload_offsets.push_back(offset + kEntryHeaderBytes);
     end = payload_offsets.back() + entry.payload.size();
   }
-  CAKE_TRY(pack_.file.write_parts_at(end_, parts));
+  bool is_written = false;
+  if (way == Way::past_cache && direct_part && direct_.is_open()) {
+    const std::span<const ByteSpan> all = parts;
+    const bool is_zeroed = *direct_part == 1 && direct_offset <= zeroed_end_;
+    if (!is_zeroed) CAKE_TRY(pack_.file.write_parts_at(end_, all.first(*direct_part)));
+    is_written = CAKE_TRY(write_direct(direct_offset, all.subspan(*direct_part)));
+  }
+  if (!is_written) CAKE_TRY(pack_.file.write_parts_at(end_, parts));
+  if (is_written) zeroed_end_ = align_up(end, kBigAlignment);
   end_ = end;
   last_is_big_ = is_behind_big;
   return payload_offsets;
+}
+
+// False where the disk cannot do it after all: a device with larger blocks, for one.
+Result<bool> PackWriter::write_direct(uint64_t offset, std::span<const ByteSpan> parts) {
+  const Status written = direct_.write_parts_at(offset, parts);
+  if (written) return true;
+  if (written.error().code == Errc::no_space) return written.error();
+  log_info(written.error().with("writing through the page cache from now on").message);
+  direct_ = DirectFile();
+  return false;
 }
 
 // --- PackReader ---

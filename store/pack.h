@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "store/base/digest.h"
+#include "store/base/direct_file.h"
 #include "store/base/file.h"
 #include "store/base/memory.h"
 #include "store/base/mutex.h"
@@ -118,7 +119,8 @@ struct NewEntry {
 class PackWriter {
  public:
   // Appends behind the committed bytes; whatever lies there was salvaged.
-  explicit PackWriter(LockedPack pack) : pack_(std::move(pack)), end_(pack_.row.committed_bytes) {}
+  explicit PackWriter(LockedPack pack)
+      : pack_(std::move(pack)), direct_(pack_.file.path()), end_(pack_.row.committed_bytes) {}
   uint32_t id() const { return pack_.row.id; }
   const std::string& path() const { return pack_.file.path(); }
   // Of the last entry.
@@ -126,17 +128,24 @@ class PackWriter {
   const File& file() const { return pack_.file; }
   // Where the pack ends at most once such entries are appended.
   uint64_t end_after(std::span<const NewEntry> entries) const;
+  // past_cache: large entries, and what lies between, go straight to the disk, which costs half and
+  // leaves the page cache to the mount's own files; append() then takes as long as the disk does.
+  // through_cache: the page cache takes what the disk is too slow for.
+  enum class Way { past_cache, through_cache };
   // All or nothing, in as few writes as the kernel takes.  Answers the payload offsets.
-  Result<std::vector<uint64_t>> append(std::span<const NewEntry> entries);
+  Result<std::vector<uint64_t>> append(std::span<const NewEntry> entries, Way way);
   // What was appended before is durable.  Thread-safe.
   Status sync() const { return pack_.file.sync_data(); }
 
  private:
   // Where an entry may begin, behind the last.
   uint64_t next_entry(uint64_t end, bool is_behind_big, uint64_t payload_bytes) const;
+  Result<bool> write_direct(uint64_t offset, std::span<const ByteSpan> parts);
 
   const LockedPack pack_;
+  DirectFile direct_;  // closed once it was seen not to work
   uint64_t end_;
+  uint64_t zeroed_end_ = 0;  // there are zeros behind end_ up to here, when it is larger
   bool last_is_big_ = end_ > kPackHeaderBytes;  // of a pack that is gone on with: not known, so yes
 };
 

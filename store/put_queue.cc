@@ -37,6 +37,7 @@ uint64_t PutQueue::announce() {
 void PutQueue::submit(PutItem item) {
   {
     MutexLock lock(mutex_);
+    items_bytes_ += item.payload().size();
     items_.push_back(std::move(item));
   }
   writer_wake_.notify_one();
@@ -46,6 +47,7 @@ void PutQueue::submit_new(PutItem item) {
   {
     MutexLock lock(mutex_);
     item.sequence = take_number();
+    items_bytes_ += item.payload().size();
     items_.push_back(std::move(item));
   }
   writer_wake_.notify_one();
@@ -138,6 +140,9 @@ PutQueue::Work PutQueue::wait_for_work(bool has_room) {
     work.items.push_back(std::move(items_.front()));
     items_.pop_front();
   }
+  items_bytes_ -= bytes;
+  work.still_waiting_bytes = items_bytes_;
+  work.all_settled = groups_settled_ == groups_closed_;
   work.stop = stopping_ && work.items.empty() && !work.close;
   return work;
 }

@@ -20,8 +20,11 @@ namespace cake {
 class PutQueue {
  public:
   // Appended with one system call or few; small enough that nobody waits long for the first.
-  static constexpr uint64_t kBatchBytes = 8 * kMiB;
+  static constexpr uint64_t kBatchBytes = 2 * kMiB;
   static constexpr size_t kBatchEntries = 256;
+  // Encoders, or the disk, are behind when this part of the memory budget waits for them: half of
+  // what makes readahead pause (fetch/fetcher.cc).
+  static constexpr uint64_t kBehindShare = 8;
 
   // --- anyone ---
   // The number of something that will be submitted, or join the group without bytes, or fail.
@@ -58,6 +61,8 @@ class PutQueue {
   // --- the writer ---
   struct Work {
     std::vector<PutItem> items;
+    uint64_t still_waiting_bytes = 0;  // behind these items
+    bool all_settled = false;          // the disk has all groups that were closed
     std::optional<PutGroup> close;
     bool rotate = false;
     bool quiet = false;
@@ -98,6 +103,7 @@ class PutQueue {
   std::set<uint64_t> unwritten_ GUARDED_BY(mutex_);    // not yet in a group
   std::set<uint64_t> unpublished_ GUARDED_BY(mutex_);  // not yet published or failed
   std::deque<PutItem> items_ GUARDED_BY(mutex_);
+  uint64_t items_bytes_ GUARDED_BY(mutex_) = 0;  // of their payloads
   PutGroup open_ GUARDED_BY(mutex_);
   bool rotate_ GUARDED_BY(mutex_) = false;
   std::deque<PutGroup> closed_ GUARDED_BY(mutex_);

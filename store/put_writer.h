@@ -29,12 +29,13 @@ class PutWriter {
 
  private:
   void run();
+  PackWriter::Way choose_way(uint64_t waiting_bytes, bool all_settled);
   Status acquire_pack();
   Status take_room(std::span<const NewEntry> entries);
   Status take_exact_room(std::span<const NewEntry> entries);
   void give_back_room();
-  void write(std::vector<PutItem> items);
-  void write_batch(std::vector<PutItem> batch);
+  void write(std::vector<PutItem> items, PackWriter::Way way);
+  void write_batch(std::vector<PutItem> batch, PackWriter::Way way);
   void end_without_job(const PutItem& item, const Result<Location>& location);
   Status append_segments(const PutGroup& group);
   void close(PutGroup group);
@@ -50,6 +51,7 @@ class PutWriter {
 
   // Confined to the thread.
   std::shared_ptr<PackWriter> pack_;
+  PackWriter::Way way_ = PackWriter::Way::past_cache;
   uint64_t reserved_end_ = 0;  // of the pack: the disk has blocks for it up to there
   // Behind the pack's end there may be blocks: those reserved, or what the file system took ahead
   // (XFS, which keeps that in a file where room was ever reserved).

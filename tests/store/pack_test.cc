@@ -1,6 +1,12 @@
 #include "store/pack.h"
 
 #include <gtest/gtest.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+
+#include <algorithm>
+#include <iterator>
 
 #include "tests/support/store_fixture.h"
 #include "tests/support/temp_dir.h"
@@ -37,10 +43,11 @@ struct PackFixture {
     }));
     return seen;
   }
-  std::vector<uint64_t> append(const std::vector<Buffer>& payloads) {
+  std::vector<uint64_t> append(const std::vector<Buffer>& payloads,
+                               PackWriter::Way way = PackWriter::Way::past_cache) {
     std::vector<NewEntry> entries;
     for (size_t i = 0; i < payloads.size(); i++) entries.push_back(entry_of(payloads[i], i));
-    return must(writer.append(entries));
+    return must(writer.append(entries, way));
   }
 };
 
@@ -74,10 +81,71 @@ TEST(Pack, ReadsLargePayloadsPastThePageCache) {
     const auto read = must(reader.read(pack.writer.id(), offsets[i], payloads[i].size(), buffers));
     EXPECT_EQ(to_buffer(std::as_const(*read).bytes()), payloads[i]);
   }
-  // The last one ends where the file ends; what lies behind is not there.
-  const auto beyond = reader.read(pack.writer.id(), offsets[3], kMiB, buffers);
+  // What lies behind the last one's block is not there.
+  const auto beyond = reader.read(pack.writer.id(), offsets[3], kMiB + 4096, buffers);
   ASSERT_FALSE(beyond);
   EXPECT_EQ(beyond.error().code, Errc::corrupt);
+}
+
+// The page cache, the disk and what lies between two appends agree whichever way each went.
+TEST(Pack, WritesBothWaysInTurn) {
+  PackFixture pack;
+  const std::vector<std::vector<size_t>> batches = {
+      {kMiB},         {100, 70'000, 200},      {300},          {65'536 - 128, 65'536},
+      {1, 2, 3},      {5 * kMiB, 7, kMiB - 1}, {64 * kKiB},    {3'968, 64 * kKiB - 1},
+      {2 * kMiB + 1}, {100'000, 100'000},      {50, 2 * kMiB},
+  };
+  std::vector<Buffer> payloads;
+  std::vector<uint64_t> offsets;
+  for (uint64_t round = 0; round < 60; round++) {
+    std::vector<Buffer> batch;
+    for (const size_t bytes : batches[round * 7 % batches.size()])
+      batch.push_back(random_bytes(payloads.size() + batch.size(), bytes));
+    const auto way = round % 3 == 0 ? PackWriter::Way::through_cache : PackWriter::Way::past_cache;
+    for (const uint64_t offset : pack.append(batch, way)) offsets.push_back(offset);
+    std::move(batch.begin(), batch.end(), std::back_inserter(payloads));
+  }
+  const auto check = [&] {
+    PackReader reader(pack.dir.path(), *pack.index);
+    MemoryBudget budget(64 * kMiB);
+    BufferPool buffers(budget);
+    for (size_t i = 0; i < payloads.size(); i++) {
+      Buffer cached(payloads[i].size());
+      must(reader.read(pack.writer.id(), offsets[i], cached));
+      EXPECT_EQ(cached, payloads[i]) << i;
+      const auto direct =
+          must(reader.read(pack.writer.id(), offsets[i], payloads[i].size(), buffers));
+      EXPECT_EQ(to_buffer(std::as_const(*direct).bytes()), payloads[i]) << i;
+    }
+    EXPECT_EQ(pack.ordinals().size(), payloads.size());
+  };
+  check();
+  must(pack.writer.sync());
+  pack.open().drop_cache({});
+  check();
+}
+
+TEST(Pack, KeepsWhatIsLargeOutOfThePageCache) {
+  PackFixture pack;
+  pack.append({random_bytes(1, kMiB)});  // the first one's block has the pack's header in it
+  const auto offsets = pack.append({random_bytes(2, 4 * kMiB)});
+  const File file = pack.open();
+  struct statfs facts {};
+  ASSERT_EQ(fstatfs(file.fd(), &facts), 0);
+  if (!DirectFile(pack.path).is_open() || facts.f_type == TMPFS_MAGIC)
+    GTEST_SKIP() << "this file system has no O_DIRECT";
+  const auto cached_pages = [&](ByteRange range) {
+    void* const mapped = mmap(nullptr, range.end(), PROT_READ, MAP_SHARED, file.fd(), 0);
+    EXPECT_NE(mapped, MAP_FAILED);
+    std::vector<unsigned char> pages((range.end() + 4095) / 4096);
+    EXPECT_EQ(mincore(mapped, range.end(), pages.data()), 0);
+    munmap(mapped, range.end());
+    return std::count_if(pages.begin() + static_cast<ptrdiff_t>(range.offset / 4096), pages.end(),
+                         [](unsigned char page) { return page & 1; });
+  };
+  EXPECT_EQ(cached_pages({offsets[0] - kEntryHeaderBytes, 4 * kMiB}), 0);
+  const auto through = pack.append({random_bytes(3, kMiB)}, PackWriter::Way::through_cache);
+  EXPECT_GE(cached_pages({through[0] - kEntryHeaderBytes, kMiB}), 256);
 }
 
 TEST(Pack, ScansEveryEntryInOrder) {
@@ -188,7 +256,8 @@ TEST(Pack, ReaderReadsMorePacksThanItKeepsOpen) {
     PackWriter writer(must(create_pack(dir.path(), *index)));
     const Buffer payload = random_bytes(i, 32);
     const NewEntry entry = entry_of(payload, i);
-    places.emplace_back(writer.id(), must(writer.append(std::span(&entry, 1)))[0]);
+    places.emplace_back(writer.id(),
+                        must(writer.append(std::span(&entry, 1), PackWriter::Way::past_cache))[0]);
   }
   PackReader reader(dir.path(), *index);
   for (int round = 0; round < 2; round++)
