@@ -259,22 +259,22 @@ Result<std::vector<uint64_t>> PackWriter::append(std::span<const NewEntry> entri
     payload_offsets.push_back(offset + kEntryHeaderBytes);
     end = payload_offsets.back() + entry.payload.size();
   }
-  bool is_written = false;
-  if (way == Way::past_cache && direct_part && direct_.is_open()) {
-    const std::span<const ByteSpan> all = parts;
-    const bool is_zeroed = *direct_part == 1 && direct_offset <= zeroed_end_;
-    if (!is_zeroed) CAKE_TRY(pack_.file.write_parts_at(end_, all.first(*direct_part)));
-    is_written = CAKE_TRY(write_direct(direct_offset, all.subspan(*direct_part)));
-  }
-  if (!is_written) CAKE_TRY(pack_.file.write_parts_at(end_, parts));
-  if (is_written) zeroed_end_ = align_up(end, kBigAlignment);
+  const std::span<const ByteSpan> all = parts;
+  size_t cached_parts = all.size();
+  if (way == Way::past_cache && direct_part &&
+      CAKE_TRY(write_direct(direct_offset, all.subspan(*direct_part))))
+    cached_parts = *direct_part;
+  const bool is_zeroed = cached_parts == 1 && direct_offset <= zeroed_end_;
+  if (!is_zeroed) CAKE_TRY(pack_.file.write_parts_at(end_, all.first(cached_parts)));
+  if (cached_parts < all.size()) zeroed_end_ = align_up(end, kBigAlignment);
   end_ = end;
   last_is_big_ = is_behind_big;
   return payload_offsets;
 }
 
-// False where the disk cannot do it after all: a device with larger blocks, for one.
+// False where that cannot be done: on a device with larger blocks, it shows only now.
 Result<bool> PackWriter::write_direct(uint64_t offset, std::span<const ByteSpan> parts) {
+  if (!direct_.is_open()) return false;
   const Status written = direct_.write_parts_at(offset, parts);
   if (written) return true;
   if (written.error().code == Errc::no_space) return written.error();

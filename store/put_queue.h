@@ -19,7 +19,8 @@ namespace cake {
 // Thread-safe.
 class PutQueue {
  public:
-  // Appended with one system call or few; small enough that nobody waits long for the first.
+  // Appended together: small enough that nobody waits long for the first, and that a slow disk is
+  // noticed soon.
   static constexpr uint64_t kBatchBytes = 2 * kMiB;
   static constexpr size_t kBatchEntries = 256;
   // Encoders, or the disk, are behind when this part of the memory budget waits for them: half of

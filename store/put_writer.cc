@@ -47,7 +47,8 @@ void PutWriter::run() {
       pack_.reset();
     }
     if (!work.items.empty()) {
-      write(std::move(work.items), choose_way(work.still_waiting_bytes, work.all_settled));
+      choose_way(work);
+      write(std::move(work.items));
       recoder_.recode_when_idle();
     }
   }
@@ -55,12 +56,11 @@ void PutWriter::run() {
 
 // A direct write waits behind all that the page cache is writing out.  So a disk that was too slow
 // once is left alone until that has come to an end.
-PackWriter::Way PutWriter::choose_way(uint64_t waiting_bytes, bool all_settled) {
-  if (waiting_bytes > buffers_.budget().limit() / PutQueue::kBehindShare)
+void PutWriter::choose_way(const PutQueue::Work& work) {
+  if (work.still_waiting_bytes > buffers_.budget().limit() / PutQueue::kBehindShare)
     way_ = PackWriter::Way::through_cache;
-  else if (all_settled)
+  else if (work.all_settled)
     way_ = PackWriter::Way::past_cache;
-  return way_;
 }
 
 // --- The pack and its room ---
@@ -121,24 +121,24 @@ void PutWriter::give_back_room() {
 
 // Records are small and few, and a lost index needs them: they do not wait for room that chunks
 // lack.
-void PutWriter::write(std::vector<PutItem> batch, PackWriter::Way way) {
+void PutWriter::write(std::vector<PutItem> batch) {
   std::vector<PutItem> records;
   const auto first =
       std::stable_partition(batch.begin(), batch.end(), std::not_fn(&PutItem::is_record));
   std::move(first, batch.end(), std::back_inserter(records));
   batch.erase(first, batch.end());
-  if (!records.empty()) write_batch(std::move(records), way);
-  if (!batch.empty()) write_batch(std::move(batch), way);
+  if (!records.empty()) write_batch(std::move(records));
+  if (!batch.empty()) write_batch(std::move(batch));
 }
 
-void PutWriter::write_batch(std::vector<PutItem> batch, PackWriter::Way way) {
+void PutWriter::write_batch(std::vector<PutItem> batch) {
   const auto append = [&]() -> Result<std::vector<uint64_t>> {
     CAKE_TRY(acquire_pack());
     std::vector<NewEntry> entries;
     for (const PutItem& item : batch) entries.push_back({item.header, item.payload()});
     may_have_room_ = true;
     CAKE_TRY(batch.front().is_record() ? take_exact_room(entries) : take_room(entries));
-    return pack_->append(entries, way);
+    return pack_->append(entries, way_);
   };
   const Result<std::vector<uint64_t>> offsets = append();
   fault_point("pack.appended");

@@ -29,13 +29,13 @@ class PutWriter {
 
  private:
   void run();
-  PackWriter::Way choose_way(uint64_t waiting_bytes, bool all_settled);
+  void choose_way(const PutQueue::Work& work);
   Status acquire_pack();
   Status take_room(std::span<const NewEntry> entries);
   Status take_exact_room(std::span<const NewEntry> entries);
   void give_back_room();
-  void write(std::vector<PutItem> items, PackWriter::Way way);
-  void write_batch(std::vector<PutItem> batch, PackWriter::Way way);
+  void write(std::vector<PutItem> items);
+  void write_batch(std::vector<PutItem> batch);
   void end_without_job(const PutItem& item, const Result<Location>& location);
   Status append_segments(const PutGroup& group);
   void close(PutGroup group);
