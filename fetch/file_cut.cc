@@ -61,7 +61,7 @@ void FileCut::find(const std::shared_ptr<FileCut>& self, Done<std::monostate> th
     }
   }
   if (is_known) {
-    then(std::monostate{});
+    then(std::monostate{});  // NOLINT(bugprone-use-after-move): moved only when it is not
     return;
   }
   const Result<bool> is_ready = self->load_or_cut();

@@ -255,7 +255,7 @@ void HubFolder::scan(const std::string& folder, Done<HubRevisionPtr> done) {
       scanner.is_running = true;
     }
   }
-  if (fresh) return done(fresh);
+  if (fresh) return done(fresh);  // NOLINT(bugprone-use-after-move): moved only without it
   pool_.post(ThreadPool::Priority::demand, [this, folder] { run_scan(folder); });
 }
 

@@ -31,8 +31,8 @@ std::string_view take_until(std::string_view& rest, char separator) {
   return part;
 }
 
-template <size_t n>
-std::optional<RepoType> take_type(std::string_view& rest, const std::array<TypeName, n>& words) {
+template <size_t N>
+std::optional<RepoType> take_type(std::string_view& rest, const std::array<TypeName, N>& words) {
   for (const TypeName& name : words) {
     if (!rest.starts_with(name.word) || rest.size() <= name.word.size() ||
         rest[name.word.size()] != '/')

@@ -106,7 +106,7 @@ Result<Materializer::Outcome> Materializer::materialize(RowId content,
     fault_point("materialize.renamed");
     return Outcome::done;
   };
-  const Result<Outcome> written = write();
+  Result<Outcome> written = write();
   if (!written || *written != Outcome::done) {
     CAKE_TRY(remove_file(path));
     return written;
@@ -128,6 +128,7 @@ Result<Materializer::Outcome> Materializer::write_copy(const Plan& plan, const F
   uint64_t written = 0, synced = 0, pending = 0;
   const auto write_batch = [&]() -> Status {
     std::vector<ByteSpan> parts;
+    parts.reserve(batch.size());
     for (const ChunkPtr& chunk : batch) parts.push_back(chunk->bytes());
     CAKE_TRY(out.write_parts_at(written, parts));
     written += pending;

@@ -135,6 +135,7 @@ void PutWriter::write_batch(std::vector<PutItem> batch) {
   const auto append = [&]() -> Result<std::vector<uint64_t>> {
     CAKE_TRY(acquire_pack());
     std::vector<NewEntry> entries;
+    entries.reserve(batch.size());
     for (const PutItem& item : batch) entries.push_back({item.header, item.payload()});
     may_have_room_ = true;
     CAKE_TRY(batch.front().is_record() ? take_exact_room(entries) : take_room(entries));

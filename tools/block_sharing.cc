@@ -66,7 +66,7 @@ Status BlockSharing::check(const std::string& directory) const {
   const File here = CAKE_TRY(nameless_file(cat(store_.directory(), "/packs")));
   const File there = CAKE_TRY(nameless_file(directory));
   CAKE_TRY(here.write_at(0, Buffer(kProbeBytes)));
-  const Status done = there.share_blocks_of(here);
+  Status done = there.share_blocks_of(here);
   if (!done && done.error().code == Errc::unsupported)
     return Error{Errc::unsupported,
                  cat(directory, " cannot share blocks with the store in ", store_.directory(),

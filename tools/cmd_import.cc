@@ -291,6 +291,7 @@ Status import_folder(Context& context, Session& session, Importer& importer, Int
   const std::vector<HubFile> files = CAKE_TRY(hash_folder(folder, interrupts));
   if (files.empty()) return Error{Errc::not_found, cat("no file is below ", folder)};
   std::vector<TreeEntry> entries;
+  entries.reserve(files.size());
   for (const HubFile& file : files) entries.push_back(file.entry);
   const std::string source = cat("import:", folder);
   const std::string commit = commit_of(files);

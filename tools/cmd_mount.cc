@@ -39,6 +39,7 @@ int run_umount(Context& context, const std::vector<std::string>& directories, bo
 
 int run_upgrade(Context& context, const std::vector<std::string>& directories) {
   std::vector<MountRecord> records;
+  records.reserve(directories.size());
   for (const std::string& directory : directories)
     records.push_back(CAKE_TRY_RUN(context, find_mount_record(directory)));
   if (directories.empty()) records = CAKE_TRY_RUN(context, list_mount_records());

@@ -112,7 +112,7 @@ Result<std::string> check_url(const Setting& setting, std::string_view value) {
   if (value.starts_with("http://")) rest = value.substr(7);
   if (value.starts_with("https://")) rest = value.substr(8);
   const std::string_view authority = rest.substr(0, rest.find_first_of("/?#"));
-  if (authority.find('@') != std::string_view::npos || value.find('@') < value.find_first_of("/"))
+  if (authority.find('@') != std::string_view::npos || value.find('@') < value.find('/'))
     return Error{Errc::invalid,
                  cat(setting.key, ": a user or password in the address would be public; use ",
                      setting.key == "proxy" ? "the https_proxy variable" : "token_file")};

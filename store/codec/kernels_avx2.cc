@@ -353,24 +353,24 @@ CAKE_AVX2 void widen_f16(const uint8_t* in, size_t count, uint8_t* out) {
 const CodecKernels* avx2_kernels() {
   // F16C and BMI came no later than AVX2.
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("bmi2")) return nullptr;
-  static constexpr CodecKernels kernels = {"avx2",
-                                           true,
-                                           avx2::rans_decode,
-                                           avx2::rans_encode,
-                                           avx2::map_entries,
-                                           avx2::split_bf16,
-                                           avx2::merge_bf16,
-                                           avx2::split_f16,
-                                           avx2::merge_f16,
-                                           avx2::split_fp8,
-                                           avx2::merge_fp8,
-                                           avx2::split_int8,
-                                           avx2::merge_int8,
-                                           avx2::split_f32,
-                                           avx2::merge_f32,
-                                           avx2::narrow_f32,
-                                           avx2::widen_f16};
-  return &kernels;
+  static constexpr CodecKernels kKernels = {"avx2",
+                                            true,
+                                            avx2::rans_decode,
+                                            avx2::rans_encode,
+                                            avx2::map_entries,
+                                            avx2::split_bf16,
+                                            avx2::merge_bf16,
+                                            avx2::split_f16,
+                                            avx2::merge_f16,
+                                            avx2::split_fp8,
+                                            avx2::merge_fp8,
+                                            avx2::split_int8,
+                                            avx2::merge_int8,
+                                            avx2::split_f32,
+                                            avx2::merge_f32,
+                                            avx2::narrow_f32,
+                                            avx2::widen_f16};
+  return &kKernels;
 }
 
 }  // namespace cake

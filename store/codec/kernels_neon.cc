@@ -352,24 +352,24 @@ void widen_f16(const uint8_t* in, size_t count, uint8_t* out) {
 }  // namespace neon
 
 const CodecKernels* neon_kernels() {
-  static constexpr CodecKernels kernels = {"neon",
-                                           true,
-                                           neon::rans_decode,
-                                           neon::rans_encode,
-                                           neon::map_entries,
-                                           neon::split_bf16,
-                                           neon::merge_bf16,
-                                           neon::split_f16,
-                                           neon::merge_f16,
-                                           neon::split_fp8,
-                                           neon::merge_fp8,
-                                           neon::split_int8,
-                                           neon::merge_int8,
-                                           neon::split_f32,
-                                           neon::merge_f32,
-                                           neon::narrow_f32,
-                                           neon::widen_f16};
-  return &kernels;
+  static constexpr CodecKernels kKernels = {"neon",
+                                            true,
+                                            neon::rans_decode,
+                                            neon::rans_encode,
+                                            neon::map_entries,
+                                            neon::split_bf16,
+                                            neon::merge_bf16,
+                                            neon::split_f16,
+                                            neon::merge_f16,
+                                            neon::split_fp8,
+                                            neon::merge_fp8,
+                                            neon::split_int8,
+                                            neon::merge_int8,
+                                            neon::split_f32,
+                                            neon::merge_f32,
+                                            neon::narrow_f32,
+                                            neon::widen_f16};
+  return &kKernels;
 }
 
 }  // namespace cake

@@ -274,11 +274,11 @@ void widen_f16(const uint8_t* in, size_t count, uint8_t* out) {
 }  // namespace
 
 const CodecKernels& scalar_kernels() {
-  static constexpr CodecKernels kernels = {
+  static constexpr CodecKernels kKernels = {
       "scalar",   false,     rans_decode, rans_encode, map_entries, split_bf16,
       merge_bf16, split_f16, merge_f16,   split_fp8,   merge_fp8,   split_int8,
       merge_int8, split_f32, merge_f32,   narrow_f32,  widen_f16};
-  return kernels;
+  return kKernels;
 }
 
 }  // namespace cake
