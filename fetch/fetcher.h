@@ -78,7 +78,7 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   struct RegionKey {
     RowId content;
     uint64_t region;
-    auto operator<=>(const RegionKey&) const = default;
+    auto operator<=>(const RegionKey&) const = default;  // NOLINT(modernize-use-nullptr)
   };
   struct Region {
     unsigned active = 0;      // ranges under way in it

@@ -74,7 +74,7 @@ Status find_files(const std::string& root, const std::string& folder, const std:
   for (const std::string& name : CAKE_TRY(list_directory(folder))) {
     if (name == ".git") continue;
     const std::string path = prefix + name;
-    std::string local = folder + "/" + name;
+    std::string local = cat(folder, "/", name);
     if (!is_utf8(name) || !is_valid_repo_path(path)) {
       out.left_out.push_back(folder + " holds a name that no repo can have");
       continue;
@@ -163,7 +163,7 @@ Result<std::vector<Folder>> list_folders(const std::string& root, const std::str
   has_files = false;
   for (const std::string& name : CAKE_TRY(list_directory(path.empty() ? "/" : path))) {
     struct stat info {};
-    std::string inner = path + "/" + name;
+    std::string inner = cat(path, "/", name);
     if (::lstat(inner.c_str(), &info) != 0) continue;
     if (S_ISLNK(info.st_mode)) {
       const auto real = find_inside(root, inner);

@@ -35,7 +35,7 @@ struct HubFolderOptions {
 struct FileStamp {
   uint64_t device = 0, inode = 0, bytes = 0;
   int64_t mtime_ns = 0, ctime_ns = 0;
-  auto operator<=>(const FileStamp&) const = default;
+  auto operator<=>(const FileStamp&) const = default;  // NOLINT(modernize-use-nullptr)
 };
 
 // Thread-safe.

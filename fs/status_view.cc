@@ -35,7 +35,8 @@ std::string dump(const OrderedJson& json) {
 
 double percent(uint64_t part, uint64_t whole) {
   if (whole == 0) return 100;
-  return static_cast<double>(part * 1000 / whole) / 10;
+  const uint64_t tenths = part * 1000 / whole;
+  return static_cast<double>(tenths) / 10;
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ struct Place {
   uint32_t pack = 0;
   uint32_t encoded_bytes = 0;
   uint64_t offset = 0;
-  auto operator<=>(const Place&) const = default;
+  auto operator<=>(const Place&) const = default;  // NOLINT(modernize-use-nullptr)
 };
 
 class Check {

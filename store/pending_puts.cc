@@ -54,7 +54,7 @@ void PendingPuts::end_written(const PutItem& item, const Location& location) {
   addition.extent = {job.request.content, job.request.ordinal, item.header.digest, location,
                      location.plain_bytes};
   if (job.encode_later) addition.unencoded = {item.header, location};
-  queue_.add_to_group(std::move(addition));
+  queue_.add_to_group(addition);
   for (const PutJobPtr& waiter : take_waiters(item.header.digest, location))
     add_deduped(waiter, location);
 }
@@ -97,7 +97,7 @@ void PendingPuts::add_deduped(const PutJobPtr& job, const Location& location) {
                      job->plain_bytes};
   addition.content = job->content;
   addition.deduped = {job->request.ordinal, job->plain_bytes, job->digest};
-  queue_.add_to_group(std::move(addition));
+  queue_.add_to_group(addition);
 }
 
 void PendingPuts::fail(const PutJobPtr& job, const Error& error) {

@@ -166,7 +166,7 @@ void PutWriter::end_without_job(const PutItem& item, const Result<Location>& loc
   addition.bytes = item.encoded.size();
   if (location && item.replaces)
     addition.extent = {0, 0, item.header.digest, *location, item.header.plain_bytes, item.replaces};
-  queue_.add_to_group(std::move(addition));
+  queue_.add_to_group(addition);
 }
 
 // --- Groups ---

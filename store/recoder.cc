@@ -33,14 +33,14 @@ Recoder::Recoder(std::string directory, CodecChoice codec, Index& index, PackRea
 std::optional<UnencodedChunk> Recoder::take_next() {
   if (stopping_ || chunks_.empty() || tasks_ > 0) return std::nullopt;
   if (queue_.waiting_items() >= kMaxWaiting) return std::nullopt;
-  UnencodedChunk next = std::move(chunks_.front());
+  const UnencodedChunk next = chunks_.front();
   chunks_.pop_front();
   tasks_++;
   return next;
 }
 
 void Recoder::post(UnencodedChunk chunk) {
-  pool_.post(ThreadPool::Priority::background, [this, chunk = std::move(chunk)] {
+  pool_.post(ThreadPool::Priority::background, [this, chunk] {
     const Result<bool> done = recode(chunk);
     if (!done) log_warn(done.error().with("a chunk stays unencoded").message);
     end_task();
@@ -60,13 +60,13 @@ void Recoder::end_task() {
     next = take_next();
     if (!next) idle_.notify_all();
   }
-  if (next) post(std::move(*next));
+  if (next) post(*next);
 }
 
 void Recoder::add(std::vector<UnencodedChunk> chunks) {
   MutexLock lock(mutex_);
-  for (UnencodedChunk& chunk : chunks)
-    if (chunks_.size() < kMaxUnencoded) chunks_.push_back(std::move(chunk));
+  for (const UnencodedChunk& chunk : chunks)
+    if (chunks_.size() < kMaxUnencoded) chunks_.push_back(chunk);
 }
 
 void Recoder::recode_when_idle() {
@@ -75,7 +75,7 @@ void Recoder::recode_when_idle() {
     MutexLock lock(mutex_);
     next = take_next();
   }
-  if (next) post(std::move(*next));
+  if (next) post(*next);
 }
 
 void Recoder::stop() {

@@ -24,7 +24,7 @@ std::string_view repo_type_singular(RepoType type);  // "model", "dataset", "spa
 struct RepoName {
   RepoType type = RepoType::model;
   std::string id;
-  auto operator<=>(const RepoName&) const = default;
+  auto operator<=>(const RepoName&) const = default;  // NOLINT(modernize-use-nullptr)
 };
 
 // Whether a hub can have such a repo, or such a part of a repo's id (spec of hub names: 1 to 96

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <ostream>
@@ -54,10 +55,10 @@ std::string progress_text(const ProgressLine& line, double rate,
     std::snprintf(part.data(), part.size(), "  %.*fMB/s", rate < 10e6 ? 1 : 0, rate / 1e6);
     text += part.data();
   }
-  if (dedupe_percent) text += cat("  dedupe ", static_cast<unsigned>(*dedupe_percent + 0.5), "%");
+  if (dedupe_percent) text += cat("  dedupe ", std::lround(*dedupe_percent), "%");
   if (rate < 1) return text;
   const double seconds = static_cast<double>(line.total_bytes - done) / rate;
-  const auto left = static_cast<uint64_t>(std::min(seconds, 3.6e6) + 0.5);
+  const auto left = static_cast<uint64_t>(std::llround(std::min(seconds, 3.6e6)));
   std::snprintf(part.data(), part.size(), "  eta %llu:%02llu:%02llu",
                 static_cast<unsigned long long>(left / 3600),
                 static_cast<unsigned long long>(left / 60 % 60),

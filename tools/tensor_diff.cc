@@ -91,7 +91,7 @@ uint64_t BitDifference::delta_bytes() const {
                 std::log2(static_cast<double>(count) / static_cast<double>(total));
     }
   }
-  return std::min(bytes_, static_cast<uint64_t>(bits / 8 + 0.5));
+  return std::min(bytes_, static_cast<uint64_t>(std::llround(bits / 8)));
 }
 
 Result<Comparison> compare(const ModelFile& file_a, const Unit& a, const ModelFile& file_b,

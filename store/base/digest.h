@@ -21,7 +21,7 @@ struct Digest {
   std::string hex() const { return cake::hex(bytes); }
   // All zero: "not known yet" in a recipe segment.
   bool is_zero() const { return *this == Digest{}; }
-  auto operator<=>(const Digest&) const = default;
+  auto operator<=>(const Digest&) const = default;  // NOLINT(modernize-use-nullptr)
   static std::optional<Digest> from_hex(std::string_view text);
 };
 

@@ -89,7 +89,8 @@ bool is_noise(const Sample& sample, size_t size, size_t element_bytes) {
   for (size_t lane = 0; lane < element_bytes; lane++) {
     std::array<uint32_t, 256> counts{};
     for (size_t at = lane; at < size; at += element_bytes) counts[sample[at]]++;
-    const double total = static_cast<double>(size / element_bytes);
+    const size_t elements = size / element_bytes;
+    const auto total = static_cast<double>(elements);
     double pairs = 0;
     for (const uint32_t count : counts) pairs += static_cast<double>(count) * (count - 1.0);
     // 1/256 for noise, with a standard deviation of a hundredth (bytes) to a twentieth (F32) of it;
