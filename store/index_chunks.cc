@@ -29,7 +29,7 @@ Status insert_chunks(Connection& db, std::span<const PublishedExtent> extents, u
     CAKE_TRY(statement
                  .bind(ByteSpan(extent->digest.bytes), at.pack, at.offset, at.encoded_bytes,
                        at.plain_bytes, at.codec, at.checksum, now,
-                       static_cast<int64_t>(load_le64(extent->digest.bytes.data())))
+                       static_cast<int64_t>(digest_key(extent->digest)))
                  .run());
   }
   return {};

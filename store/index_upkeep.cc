@@ -45,14 +45,31 @@ void add_ids(ByteSpan bytes, std::vector<RowId>& ids) {
   for (uint64_t at = 0; at + 8 <= bytes.size(); at += 8) ids.push_back(load_le64(&bytes[at]));
 }
 
-Status run_each_portion(Connection& db, size_t count,
-                        const std::function<Status(size_t first, size_t end)>& each) {
-  for (size_t first = 0; first < count; first += IndexUpkeep::kPortion) {
-    Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
-    CAKE_TRY(each(first, std::min(count, first + IndexUpkeep::kPortion)));
-    CAKE_TRY(transaction.commit());
-  }
-  return {};
+using Portion = std::function<Status(size_t first, size_t end)>;
+
+// A transaction each, not synced one by one: when the power goes, the last of them are lost.
+Status run_portions(Connection& db, size_t count, const Portion& each) {
+  const auto run = [&]() -> Status {
+    for (size_t first = 0; first < count; first += IndexUpkeep::kPortion) {
+      Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
+      CAKE_TRY(each(first, std::min(count, first + IndexUpkeep::kPortion)));
+      CAKE_TRY(transaction.commit());
+    }
+    return {};
+  };
+  CAKE_TRY(db.execute("PRAGMA synchronous = NORMAL;"));
+  const Status done = run();
+  CAKE_TRY(db.execute("PRAGMA synchronous = FULL;"));
+  return done;
+}
+
+// All of them are on the disk when it returns: one sync for all, since each holds up who reads.
+Status run_portions_durably(Connection& db, size_t count, const Portion& each) {
+  CAKE_TRY(run_portions(db, count, each));
+  // The commit that syncs those before it; if it changed nothing it would not.
+  return db.execute(
+      "INSERT INTO meta (key, value) VALUES ('syncs', 1)"
+      " ON CONFLICT (key) DO UPDATE SET value = value + 1");
 }
 
 }  // namespace
@@ -199,7 +216,7 @@ Status IndexUpkeep::drop_chunks(std::span<const ChunkRow> rows, bool remember) {
   const int64_t now = unix_now();
   MutexLock lock(connections_->write_mutex);
   Connection& db = *connections_->writer;
-  return run_each_portion(db, rows.size(), [&](size_t first, size_t end) -> Status {
+  return run_portions_durably(db, rows.size(), [&](size_t first, size_t end) -> Status {
     Statement drop =
         db.prepare("DELETE FROM chunk WHERE digest = ?1 AND pack = ?2 AND offset = ?3");
     Statement note =
@@ -215,7 +232,7 @@ Status IndexUpkeep::drop_chunks(std::span<const ChunkRow> rows, bool remember) {
 Status IndexUpkeep::restore_chunks(std::span<const ChunkRow> rows) {
   MutexLock lock(connections_->write_mutex);
   Connection& db = *connections_->writer;
-  return run_each_portion(db, rows.size(), [&](size_t first, size_t end) -> Status {
+  return run_portions_durably(db, rows.size(), [&](size_t first, size_t end) -> Status {
     Statement put = db.prepare(
         "INSERT INTO chunk (digest, pack, offset, encoded_bytes, plain_bytes, codec, checksum,"
         " base, last_access, uses) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, ?8, ?9)"
@@ -243,7 +260,7 @@ Result<std::vector<IndexUpkeep::Ghost>> IndexUpkeep::ghosts() {
 Status IndexUpkeep::drop_ghosts(std::span<const uint64_t> keys) {
   MutexLock lock(connections_->write_mutex);
   Connection& db = *connections_->writer;
-  return run_each_portion(db, keys.size(), [&](size_t first, size_t end) -> Status {
+  return run_portions(db, keys.size(), [&](size_t first, size_t end) -> Status {
     Statement drop = db.prepare("DELETE FROM ghost WHERE key = ?1");
     for (size_t i = first; i < end; i++) CAKE_TRY(drop.bind(keys[i]).run());
     return {};
@@ -287,7 +304,7 @@ Status IndexUpkeep::touch_chunks(std::span<const Digest> digests, int64_t now) {
   std::sort(sorted.begin(), sorted.end());
   MutexLock lock(connections_->write_mutex);
   Connection& db = *connections_->writer;
-  return run_each_portion(db, sorted.size(), [&](size_t first, size_t end) -> Status {
+  return run_portions(db, sorted.size(), [&](size_t first, size_t end) -> Status {
     // A time ahead of ours is that of a clock that was wrong.
     Statement touch = db.prepare(
         "UPDATE chunk SET last_access = ?2, uses = min(uses + 1, ?3)"
@@ -301,7 +318,7 @@ Status IndexUpkeep::touch_chunks(std::span<const Digest> digests, int64_t now) {
 Status IndexUpkeep::touch_contents(std::span<const RowId> contents, int64_t now) {
   MutexLock lock(connections_->write_mutex);
   Connection& db = *connections_->writer;
-  return run_each_portion(db, contents.size(), [&](size_t first, size_t end) -> Status {
+  return run_portions(db, contents.size(), [&](size_t first, size_t end) -> Status {
     Statement touch = db.prepare("UPDATE content SET last_access = ?2 WHERE id = ?1");
     for (size_t i = first; i < end; i++) CAKE_TRY(touch.bind(contents[i], now).run());
     return {};
@@ -337,7 +354,7 @@ Status IndexUpkeep::drop_snapshots(RowId repo, const std::string& commit) {
 Status IndexUpkeep::forget_contents(std::span<const RowId> contents) {
   MutexLock lock(connections_->write_mutex);
   Connection& db = *connections_->writer;
-  return run_each_portion(db, contents.size(), [&](size_t first, size_t end) -> Status {
+  return run_portions(db, contents.size(), [&](size_t first, size_t end) -> Status {
     Statement segments = db.prepare("DELETE FROM recipe_segment WHERE content = ?1");
     Statement recipe = db.prepare("DELETE FROM recipe WHERE content = ?1");
     Statement row = db.prepare("UPDATE content SET verified = 0, error = NULL WHERE id = ?1");

@@ -30,11 +30,6 @@ struct PinRow {
   int64_t pinned_at = 0;
 };
 
-// Short prefix of a digest: a set of them says "surely not", or "probably".
-inline uint64_t digest_key(const Digest& digest) {
-  return load_le64(digest.bytes.data());
-}
-
 // Thread-safe: calls are serialised.  Errors as Index's.
 class IndexUpkeep {
  public:
