@@ -38,6 +38,7 @@ struct HttpResponseHead {
   int status = 0;
   std::vector<HttpHeader> headers;
   std::string_view find(std::string_view lower_case_name) const;  // first value, or empty
+  bool is_redirect() const;
 };
 
 struct HttpRequest {
@@ -61,6 +62,9 @@ struct HttpHandlers {
   // cancelled.
   std::function<void(Status)> on_done;
 };
+
+// Whoever follows redirects gives up after so many.
+constexpr unsigned kMaxRedirects = 8;
 
 // Redirects are never followed here: who asks decides where a token may go.  Only http and https.
 // Thread-safe.

@@ -5,15 +5,10 @@
 namespace cake {
 namespace {
 
-constexpr unsigned kMaxRedirects = 8;
 // What is read of a body that is no file: to keep its connection, and for its message.
 constexpr size_t kMaxTalkBytes = 64 * kKiB;
 constexpr Millis kHubRouteLife{3'600'000};
 constexpr Millis kWaitingSweep{100};
-
-bool is_redirect(int status) {
-  return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
-}
 
 std::string lower_case(std::string_view text) {
   std::string out(text);
@@ -220,7 +215,7 @@ bool HubReader::on_head(Read& read, const HttpResponseHead& head) {
     status = take_bytes(read, head);
     read.body = Read::Body::file;
   } else {
-    if (is_redirect(head.status)) status = take_redirect(read, head);
+    if (head.is_redirect()) status = take_redirect(read, head);
     read.body = Read::Body::talk;
   }
   if (status) return true;

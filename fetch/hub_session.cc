@@ -8,14 +8,9 @@ namespace {
 
 // A page of a tree that no paging cuts: half a million files.
 constexpr uint64_t kMaxAnswerBytes = 64 * kMiB;
-constexpr unsigned kMaxRedirects = 8;
 constexpr unsigned kMaxDoubts = 3;  // answers that make no sense, of one call
 constexpr char kPace[] = "api";
 constexpr Millis kWaitSlice{100};  // how soon a waiting call sees that it was cancelled
-
-bool is_redirect(int status) {
-  return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
-}
 
 uint64_t random_number() {
   thread_local std::minstd_rand generator{std::random_device{}()};
@@ -130,7 +125,7 @@ void HubSession::take(std::shared_ptr<Get> call, Result<HttpAnswer> result) {
       return doubt(call, checked.error().with(call->question.what));
     return call->done(std::move(answer));
   }
-  if (is_redirect(status)) return follow(call, *result);
+  if (result->head.is_redirect()) return follow(call, *result);
   const HubFailure failure = parse_failure(result->head, result->body);
   Error error = failure_error(failure, call->question);
   if (!is_transient_status(status)) return call->done(std::move(error));

@@ -23,12 +23,6 @@ std::optional<int64_t> parse_number(std::string_view text) {
   return static_cast<int64_t>(std::min<uint64_t>(value, kLargestNumber));
 }
 
-std::string_view trimmed(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
-  return text;
-}
-
 // The number of `key` ("r=") in a value like `"api";r=0;t=55`.
 std::optional<int64_t> find_number(std::string_view text, std::string_view key) {
   while (!text.empty()) {

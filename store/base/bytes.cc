@@ -25,6 +25,13 @@ size_t shared_prefix(std::string_view a, std::string_view b) {
                              a.begin());
 }
 
+std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view kBlank = " \t\r\n";
+  const size_t first = text.find_first_not_of(kBlank);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(kBlank) - first + 1);
+}
+
 std::string hex(ByteSpan bytes) {
   constexpr char kDigits[] = "0123456789abcdef";
   std::string out;

@@ -91,6 +91,8 @@ bool is_hex(std::string_view text, size_t digits);
 
 // How many bytes two texts begin with alike.
 size_t shared_prefix(std::string_view a, std::string_view b);
+// Without the spaces, tabs and line ends around it.
+std::string_view trimmed(std::string_view text);
 
 // Appends anything std::to_string or a string takes: cat("pack ", 7, " is short").
 namespace internal {

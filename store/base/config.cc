@@ -16,13 +16,6 @@ constexpr std::string_view kSystemFile = "/etc/cakefs.conf";
 // Far more than every key with a comment; a mistyped path to a weight file ends here.
 constexpr uint64_t kMaxFileBytes = kMiB;
 
-std::string_view trim(std::string_view text) {
-  constexpr std::string_view kBlank = " \t\r";
-  const size_t first = text.find_first_not_of(kBlank);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kBlank) - first + 1);
-}
-
 std::optional<uint64_t> parse_number(std::string_view text, int base = 10) {
   uint64_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, base);
@@ -95,14 +88,15 @@ Status Config::load_file(const std::string& path) {
   std::string_view rest = *content;
   for (int number = 1; !rest.empty(); number++) {
     const size_t end = std::min(rest.find('\n'), rest.size());
-    const std::string_view line = trim(rest.substr(0, end));
+    const std::string_view line = trimmed(rest.substr(0, end));
     rest.remove_prefix(std::min(end + 1, rest.size()));
     if (line.empty() || line.front() == '#') continue;
     const std::string place = cat(path, ":", number);
     const size_t equals = line.find('=');
     if (equals == std::string_view::npos)
       return Error{Errc::invalid, cat(place, ": expected 'key = value'")};
-    const Status status = set(trim(line.substr(0, equals)), trim(line.substr(equals + 1)), place);
+    const Status status =
+        set(trimmed(line.substr(0, equals)), trimmed(line.substr(equals + 1)), place);
     if (!status) return status.error().with(place);
   }
   return {};
