@@ -11,6 +11,9 @@ namespace cake {
 namespace {
 
 constexpr size_t kMaxAbsent = 10'000;
+// The kernel lets one process at a time look a name up; those who waited behind one that failed are
+// not to wait for the hub again, each in turn.  What fails faster than this is asked again.
+constexpr Millis kNameFailureMemory{500};
 constexpr Millis kLogEvery{60'000};
 constexpr size_t kMaxRecentSnapshots = 64;
 // Readers kept beyond those in use elsewhere; each costs about 80 bytes an extent touched.
@@ -49,13 +52,13 @@ void Client::stop() {
 
 // --- names ---
 
-bool Client::is_known_absent(const NameKey& key) {
+std::optional<Error> Client::remembered_failure(const NameKey& key) {
   MutexLock lock(mutex_);
-  const auto found = absent_until_.find(key);
-  if (found == absent_until_.end()) return false;
-  if (found->second > steady_now()) return true;
-  absent_until_.erase(found);
-  return false;
+  const auto found = failures_.find(key);
+  if (found == failures_.end()) return std::nullopt;
+  if (found->second.until > steady_now()) return found->second.error;
+  failures_.erase(found);
+  return std::nullopt;
 }
 
 Result<Client::SnapshotPtr> Client::snapshot_of(RowId repo_row, const std::string& commit) {
@@ -118,13 +121,15 @@ void Client::find_snapshot(const RepoName& repo, const std::string& revision, bo
                cat(full_name(key), " is not in the store, and the network is off (offline=yes)")});
     return;
   }
-  if (!ask_hub && is_known_absent(key)) {
-    done(Error{Errc::not_found,
-               cat(full_name(key), ": no such repo or revision (asked a moment ago)")});
-    return;
+  const bool may_use_known = *known && options_.offline != Offline::no;
+  if (!ask_hub) {
+    if (const std::optional<Error> failure = remembered_failure(key)) {
+      done(may_use_known ? std::move(known) : failure->with("asked a moment ago"));
+      return;
+    }
   }
   Done<SnapshotPtr> answer = std::move(done);
-  if (*known && options_.offline != Offline::no) {
+  if (may_use_known) {
     // A hub that does not answer must not take away what is here.
     answer = [known = *known, key, next = std::move(answer)](Result<SnapshotPtr> result) {
       if (!result && result.error().code != Errc::cancelled) {
@@ -139,6 +144,10 @@ void Client::find_snapshot(const RepoName& repo, const std::string& revision, bo
 }
 
 void Client::look_up(const NameKey& key, Deadline deadline) {
+  {
+    MutexLock lock(mutex_);
+    looked_up_since_[key] = steady_now();
+  }
   if (is_commit(key.second)) {
     list_commit(key, RevisionInfo{key.second, 0, key.first.id}, deadline);
     return;
@@ -198,19 +207,28 @@ Result<Client::SnapshotPtr> Client::adopt(const NameKey& key, const RevisionInfo
 }
 
 void Client::finish(const NameKey& key, Result<SnapshotPtr> result) {
+  const SteadyTime now = steady_now();
+  bool took_its_time = false;
+  {
+    MutexLock lock(mutex_);
+    const auto since = looked_up_since_.extract(key);
+    took_its_time = !since.empty() && now - since.mapped() > kNameFailureMemory;
+  }
   if (result) {
     fetcher_->health().succeeded();
     MutexLock lock(mutex_);
-    absent_until_.erase(key);
+    failures_.erase(key);
   } else {
     const Error& error = result.error();
     fetcher_->health().failed(error.code);
-    if (error.code == Errc::not_found) {
+    const bool is_absent = error.code == Errc::not_found;
+    if (!is_absent) log_failure(full_name(key), error);
+    if (is_absent || (took_its_time && error.code != Errc::cancelled)) {
       MutexLock lock(mutex_);
-      if (absent_until_.size() >= kMaxAbsent) absent_until_.clear();
-      absent_until_[key] = steady_now() + std::chrono::seconds(options_.negative_ttl_s);
-    } else {
-      log_failure(full_name(key), error);
+      if (failures_.size() >= kMaxAbsent) failures_.clear();
+      const Millis memory =
+          is_absent ? Millis(std::chrono::seconds(options_.negative_ttl_s)) : kNameFailureMemory;
+      failures_[key] = {error, now + memory};
     }
   }
   lookups_.finish(key, result);

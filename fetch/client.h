@@ -58,7 +58,7 @@ class Client {
 
   // A repo at a revision.  Known names are answered from the store; `ask_hub` looks the revision up
   // again first (and falls back to the store when the hub does not answer, unless offline=no).
-  // not_found is remembered for negative_ttl_s.
+  // not_found is remembered for negative_ttl_s, another failure for a moment, if it took its time.
   void find_snapshot(const RepoName& repo, const std::string& revision, bool ask_hub,
                      Deadline deadline, Done<SnapshotPtr> done);
   // Only what the store knows; nullptr when nothing.
@@ -89,7 +89,7 @@ class Client {
   void finish(const NameKey& key, Result<SnapshotPtr> result);
   // One line a minute for what keeps failing alike.
   void log_failure(const std::string& name, const Error& error) EXCLUDES(mutex_);
-  bool is_known_absent(const NameKey& key) EXCLUDES(mutex_);
+  std::optional<Error> remembered_failure(const NameKey& key) EXCLUDES(mutex_);
   Result<SnapshotPtr> snapshot_of(RowId repo_row, const std::string& commit) EXCLUDES(mutex_);
   Result<std::vector<std::string>> known_repos_of(RepoType type, const std::string& author);
   void renew_listing(RepoType type, const std::string& author, Deadline deadline,
@@ -108,7 +108,12 @@ class Client {
 
   // Guarded by mutex_.  Leaf lock.
   Mutex mutex_;
-  std::map<NameKey, SteadyTime> absent_until_ GUARDED_BY(mutex_);
+  struct Failure {
+    Error error;
+    SteadyTime until;
+  };
+  std::map<NameKey, Failure> failures_ GUARDED_BY(mutex_);
+  std::map<NameKey, SteadyTime> looked_up_since_ GUARDED_BY(mutex_);
   std::map<std::string, SteadyTime> logged_ GUARDED_BY(mutex_);
   // Snapshots in use or used lately: a tree of 10,000 files is decoded once.
   std::map<std::pair<RowId, std::string>, std::weak_ptr<const Snapshot>> live_ GUARDED_BY(mutex_);

@@ -25,7 +25,7 @@ class RangeFetch;
 
 struct FetchOptions {
   // Hard, as NFS means it: a network fault makes a read wait and retry for ever.  Soft: an error
-  // after `retrans` retries or `timeo`.
+  // after `retrans` retries, of which each takes `timeo` at most.
   bool is_hard = true;
   Millis timeo{60'000};
   unsigned retrans = 5;

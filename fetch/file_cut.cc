@@ -35,7 +35,6 @@ struct FileCut::HeadFetch final : RangeSink, std::enable_shared_from_this<HeadFe
   Buffer head;
   uint64_t wanted = 0;
   unsigned attempts = 0;
-  SteadyTime since = steady_now();
 };
 
 FileAddress FileCut::address() const {
@@ -144,7 +143,7 @@ void FileCut::head_ended(const HeadPtr& head, const Status& status) {
 void FileCut::retry_head(const HeadPtr& head, const Error& error) {
   fetcher_.health().failed(error.code);
   const ByteRange bytes{head->head.size(), head->wanted - head->head.size()};
-  if (!trouble_.should_retry(error, ++head->attempts, head->since)) {
+  if (!trouble_.should_retry(error, ++head->attempts)) {
     finish(trouble_.note_failure(error, bytes));
     return;
   }

@@ -414,7 +414,7 @@ void FileReader::range_ended(const std::vector<uint64_t>& ordinals, const Status
       if (flight.waiters.empty()) {
         std::move(flight.watchers.begin(), flight.watchers.end(), std::back_inserter(watchers));
         flights_.erase(found);  // readahead: whoever comes asks again
-      } else if (trouble_.should_retry(error, flight.attempts, flight.since))
+      } else if (trouble_.should_retry(error, flight.attempts))
         again.push_back(ordinal);
       else
         hopeless.push_back(ordinal);

@@ -27,11 +27,10 @@ std::string FileTrouble::describe(ByteRange bytes) const {
              bytes.offset, "-", bytes.end());
 }
 
-bool FileTrouble::should_retry(const Error& error, unsigned attempts, SteadyTime since) const {
+bool FileTrouble::should_retry(const Error& error, unsigned attempts) const {
   if (fetcher_.upstream() == nullptr || !is_worth_retrying(error.code)) return false;
   const FetchOptions& options = fetcher_.options();
-  if (options.is_hard) return true;
-  return attempts <= options.retrans && steady_now() - since < options.timeo;
+  return options.is_hard || attempts <= options.retrans;
 }
 
 Millis FileTrouble::retry_delay(unsigned attempts) {
@@ -57,8 +56,9 @@ Error FileTrouble::note_failure(const Error& error, ByteRange bytes) {
   {
     MutexLock lock(mutex_);
     std::string text = cat(errc_name(error.code), ": ", error.message);
-    is_new = last_error_ != text || steady_now() >= next_log_;
-    if (is_new) next_log_ = steady_now() + kTellEvery;
+    is_new = told_failure_ != text || steady_now() >= told_until_;
+    if (is_new) told_until_ = steady_now() + kTellEvery;
+    told_failure_ = text;
     last_error_ = std::move(text);
     if (is_answer || (!fetcher_.options().is_hard && is_worth_retrying(error.code))) {
       remembered_ = full;

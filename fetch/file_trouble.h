@@ -17,8 +17,8 @@ class FileTrouble {
   // "ORG/NAME@COMMIT/PATH bytes A-B", as messages name a range.
   std::string describe(ByteRange bytes) const;
 
-  // Whether the same question is asked again, after `attempts` failures since `since`.
-  bool should_retry(const Error& error, unsigned attempts, SteadyTime since) const;
+  // Whether the same question is asked again, after `attempts` failures.
+  bool should_retry(const Error& error, unsigned attempts) const;
   // How long to wait first: short, because whoever waits waits with a page fault.
   static Millis retry_delay(unsigned attempts);
   void note_retry(const Error& error, ByteRange bytes) EXCLUDES(mutex_);
@@ -44,7 +44,9 @@ class FileTrouble {
   // Guarded by mutex_.  Leaf lock.
   mutable Mutex mutex_;
   std::optional<std::string> last_error_ GUARDED_BY(mutex_);
-  SteadyTime next_log_ GUARDED_BY(mutex_){};
+  SteadyTime next_log_ GUARDED_BY(mutex_){};  // of a retry
+  std::string told_failure_ GUARDED_BY(mutex_);
+  SteadyTime told_until_ GUARDED_BY(mutex_){};
   SteadyTime remembered_until_ GUARDED_BY(mutex_){};
   std::optional<Error> remembered_ GUARDED_BY(mutex_);
 };

@@ -75,12 +75,33 @@ Status add_tree_entry(const Json& object, std::vector<TreeEntry>& entries) {
   return {};
 }
 
+bool is_same_word(std::string_view text, std::string_view lower_case) {
+  return std::equal(text.begin(), text.end(), lower_case.begin(), lower_case.end(),
+                    [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; });
+}
+
+// Whether "next" is among the relations, which blanks part (RFC 8288, 3.3).
+bool has_next(std::string_view relations) {
+  while (!(relations = trimmed(relations)).empty()) {
+    const size_t end = std::min(relations.find_first_of(" \t"), relations.size());
+    if (is_same_word(relations.substr(0, end), "next")) return true;
+    relations.remove_prefix(end);
+  }
+  return false;
+}
+
 bool is_rel_next(std::string_view parameters) {
   while (!parameters.empty()) {
     const size_t end = std::min(parameters.find(';'), parameters.size());
-    const std::string_view one = trimmed(parameters.substr(0, end));
+    const std::string_view one = parameters.substr(0, end);
     parameters.remove_prefix(std::min(end + 1, parameters.size()));
-    if (one == "rel=next" || one == "rel=\"next\"") return true;
+    const size_t equals = one.find('=');
+    if (equals == std::string_view::npos || !is_same_word(trimmed(one.substr(0, equals)), "rel"))
+      continue;
+    std::string_view relations = trimmed(one.substr(equals + 1));
+    if (relations.size() >= 2 && relations.front() == '"' && relations.back() == '"')
+      relations = relations.substr(1, relations.size() - 2);
+    if (has_next(relations)) return true;
   }
   return false;
 }
@@ -183,16 +204,18 @@ std::optional<uint64_t> parse_u64(std::string_view text) {
 }
 
 std::optional<ContentRange> parse_content_range(std::string_view text) {
-  if (!text.starts_with("bytes ")) return std::nullopt;
+  if (text.size() < 6 || !is_same_word(text.substr(0, 6), "bytes ")) return std::nullopt;
   text.remove_prefix(6);
   const size_t dash = text.find('-'), slash = text.find('/');
   if (dash == std::string_view::npos || slash == std::string_view::npos || slash < dash)
     return std::nullopt;
   const auto first = parse_u64(trimmed(text.substr(0, dash)));
   const auto last = parse_u64(trimmed(text.substr(dash + 1, slash - dash - 1)));
-  const auto total = parse_u64(trimmed(text.substr(slash + 1)));
-  if (!first || !last || !total || *last < *first || *last >= *total) return std::nullopt;
-  return ContentRange{{*first, *last - *first + 1}, *total};
+  const std::string_view total_text = trimmed(text.substr(slash + 1));
+  const auto total = parse_u64(total_text);
+  if (!first || !last || (!total && total_text != "*")) return std::nullopt;
+  if (*last < *first || *last >= total.value_or(UINT64_MAX)) return std::nullopt;
+  return ContentRange{{*first, *last - *first + 1}, total};
 }
 
 std::string_view bare_etag(std::string_view etag) {

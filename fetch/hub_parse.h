@@ -25,10 +25,10 @@ Status parse_repo_page(std::string_view json, std::vector<std::string>& ids);
 // The target of `Link: <URL>; rel="next"` among any other links, as written.
 std::optional<std::string> find_next_link(const HttpResponseHead& head);
 
-// "bytes 5-9/100".  nullopt for anything else, "*" included.
+// "bytes 5-9/100", or "bytes 5-9/*" from who does not know the whole.  nullopt for anything else.
 struct ContentRange {
   ByteRange range;
-  uint64_t total_bytes = 0;
+  std::optional<uint64_t> total_bytes;
 };
 std::optional<ContentRange> parse_content_range(std::string_view text);
 

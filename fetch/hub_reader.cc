@@ -35,14 +35,22 @@ Status check_identity(const FileAddress& file, const HttpResponseHead& head, boo
     return Error{Errc::upstream, "the hub names another Xet file"};
   const std::string_view size = head.find("x-linked-size");
   if (!size.empty() && parse_u64(size) != file.bytes)
-    return Error{Errc::upstream, "the hub names another size"};
+    return Error{Errc::upstream, cat("the hub names another size than ", file.bytes)};
   return {};
 }
 
-// How much of a 200 or 206 lies before the range.  Errors: upstream, when the body is not for sure
-// what was asked for.
-Result<uint64_t> bytes_to_skip(const FileAddress& file, ByteRange range,
-                               const HttpResponseHead& head) {
+std::string as_text(ByteRange range) {
+  return cat("bytes ", range.offset, '-', range.end() - 1);
+}
+
+// What a 200 or 206 brings.
+struct Body {
+  uint64_t skip_bytes = 0;    // before the range
+  uint64_t answer_bytes = 0;  // of the range, from its start; a server may bring less than all
+};
+
+// Errors: upstream, when the body is not for sure what was asked for.
+Result<Body> describe_body(const FileAddress& file, ByteRange range, const HttpResponseHead& head) {
   const std::string encoding = lower_case(head.find("content-encoding"));
   if (!encoding.empty() && encoding != "identity")
     return Error{Errc::upstream, "the body is encoded, though we asked for it plain"};
@@ -50,17 +58,26 @@ Result<uint64_t> bytes_to_skip(const FileAddress& file, ByteRange range,
   const std::optional<uint64_t> length = parse_u64(length_text);
   if (!length_text.empty() && !length) return Error{Errc::upstream, "malformed Content-Length"};
   if (head.status == 200) {
-    // The server ignored Range.  Only a body of the known size can be counted off.
+    // The server ignored Range.  Only a body of the known size can be counted off: what does not
+    // say its size may be a login page.
     if (length != file.bytes)
-      return Error{Errc::upstream, "a whole body of another size instead of the range"};
-    return range.offset;
+      return Error{Errc::upstream, cat("a whole body of ",
+                                       length ? std::to_string(*length) : "an unknown number of",
+                                       " bytes instead of the range; the file has ", file.bytes)};
+    return Body{range.offset, range.length};
   }
   const std::optional<ContentRange> said = parse_content_range(head.find("content-range"));
-  if (!said || said->range != range || said->total_bytes != file.bytes)
-    return Error{Errc::upstream, "wrong Content-Range"};
-  if (length && *length != range.length)
+  const bool is_right = said && said->range.offset == range.offset &&
+                        said->range.length <= range.length &&
+                        said->total_bytes.value_or(file.bytes) == file.bytes;
+  if (!is_right)
+    return Error{Errc::upstream,
+                 cat("wrong Content-Range: asked for ", as_text(range), " of ", file.bytes,
+                     ", got ", said ? as_text(said->range) : "none that can be read",
+                     said && said->total_bytes ? cat(" of ", *said->total_bytes) : "")};
+  if (length && *length != said->range.length)
     return Error{Errc::upstream, "Content-Length and Content-Range disagree"};
-  return uint64_t{0};
+  return Body{0, said->range.length};
 }
 
 // Signed URLs are secrets; their hosts are not.
@@ -106,8 +123,9 @@ struct HubReader::Read {
   std::string talk;
   std::optional<Error> error;
   uint64_t skip_bytes = 0;
-  uint64_t delivered_bytes = 0;
-  bool is_stopped = false;  // by the sink
+  uint64_t answer_bytes = 0;     // of the range that the answer brings
+  uint64_t delivered_bytes = 0;  // of them
+  bool is_stopped = false;       // by the sink
 };
 
 HubReader::HubReader(std::shared_ptr<HubSession> session, Metrics& metrics)
@@ -245,7 +263,10 @@ Status HubReader::take_redirect(Read& read, const HttpResponseHead& head) {
 
 Status HubReader::take_bytes(Read& read, const HttpResponseHead& head) {
   if (read.route.is_hub) CAKE_TRY(check_identity(read.file, head, true));
-  read.skip_bytes = CAKE_TRY(bytes_to_skip(read.file, read.range, head));
+  const Body body = CAKE_TRY(describe_body(read.file, read.range, head));
+  read.skip_bytes = body.skip_bytes;
+  read.answer_bytes = body.answer_bytes;
+  read.delivered_bytes = 0;
   if (read.leads) settle(read, kHubRouteLife);
   if (!routes_.is_same_etag(read.key, read.route.number, bare_etag(head.find("etag"))))
     return Error{Errc::upstream, "the file changed while it was read: another ETag"};
@@ -261,7 +282,7 @@ bool HubReader::on_body(Read& read, ByteSpan bytes) {
   const uint64_t skipped = std::min<uint64_t>(read.skip_bytes, bytes.size());
   read.skip_bytes -= skipped;
   bytes = bytes.subspan(skipped);
-  const uint64_t wanted = read.range.length - read.delivered_bytes;
+  const uint64_t wanted = read.answer_bytes - read.delivered_bytes;
   if (bytes.size() > wanted && read.head.status == 206) {
     read.error = Error{Errc::upstream, "the body is longer than the range"};
     return false;
@@ -274,16 +295,23 @@ bool HubReader::on_body(Read& read, ByteSpan bytes) {
     if (read.is_stopped) return false;
   }
   // The rest of a whole body is not wanted.
-  return read.head.status == 206 || read.delivered_bytes < read.range.length;
+  return read.head.status == 206 || read.delivered_bytes < read.answer_bytes;
 }
 
 void HubReader::on_done(const ReadPtr& read, Status status) {
   if (read->error) return finish(read, *std::exchange(read->error, std::nullopt));
   if (read->is_stopped) return finish(read, Error{Errc::cancelled, "ended by the reader"});
   if (read->body == Read::Body::file) {
-    if (read->delivered_bytes == read->range.length) return finish(read, {});
-    if (status) status = Error{Errc::upstream, "the body is shorter than the range"};
-    return finish(read, std::move(status));
+    if (read->delivered_bytes < read->answer_bytes) {
+      if (status) status = Error{Errc::upstream, "the body is shorter than the range"};
+      return finish(read, std::move(status));
+    }
+    if (read->answer_bytes == read->range.length) return finish(read, {});
+    // As much as this server gives at a time (RFC 9110, 15.3.7); the rest is asked for.
+    read->range = {read->range.offset + read->answer_bytes,
+                   read->range.length - read->answer_bytes};
+    if (Status over = read->deadline.check(); !over) return finish(read, std::move(over));
+    return send(read);
   }
   if (read->body == Read::Body::none) {
     // The hub may know another host by now.
