@@ -1,4 +1,6 @@
 // cake pull (download)
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
@@ -6,7 +8,9 @@
 
 #include "store/base/bytes.h"
 #include "store/base/clock.h"
+#include "store/base/log.h"
 #include "tools/mounts.h"
+#include "tools/pull_check.h"
 #include "tools/pull_plan.h"
 #include "tools/session.h"
 #include "tools/table.h"
@@ -83,12 +87,28 @@ void print_plan(Context& context, const std::vector<PlannedFile>& files) {
                 << format_size(sums.fetch_bytes) << " to fetch\n";
 }
 
+// Fetches, and compares what came with the hub's hashes.  What is wrong is fetched once more.
 Status transfer(Context& context, Session& session, Interrupts& interrupts,
                 std::vector<PlannedFile> plan, unsigned workers) {
   std::vector<TransferFile> files;
-  for (PlannedFile& file : plan)
-    if (!file.transfer.ranges.empty()) files.push_back(std::move(file.transfer));
-  return run_transfer(context, session, interrupts, std::move(files), workers);
+  for (PlannedFile& file : plan) files.push_back(std::move(file.transfer));
+  for (const bool is_last : {false, true}) {
+    std::vector<TransferFile> lacking;
+    for (const TransferFile& file : files)
+      if (!file.ranges.empty()) lacking.push_back(file);
+    CAKE_TRY(run_transfer(context, session, interrupts, std::move(lacking), workers));
+    files = CAKE_TRY(take_wrong_files(session, interrupts, files, workers));
+    for (const TransferFile& file : files)
+      log_warn(cat(file.entry.path, ": its hash is not the one that the hub names; ",
+                   is_last ? "dropped" : "dropped, and fetched again"));
+    if (files.empty()) return {};
+  }
+  for (const TransferFile& file : files)
+    if (!file.target.empty()) (void)::unlink(file.target.c_str());
+  return Error{Errc::corrupt, cat(files.front().entry.path, " came wrong twice",
+                                  files.size() > 1 ? cat(", and ", files.size() - 1, " more") : "",
+                                  ": the hub, or what is in front of it, sends other bytes than "
+                                  "its list promises")};
 }
 
 // Where the repo can be read now: below a mount of the same hub and store, else its reference.

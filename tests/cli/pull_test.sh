@@ -109,6 +109,24 @@ for key in total:
 assert total["after_dedupe"] < total["logical"]
 END
 
+# What came wrong is seen before pull says that it is here, and is fetched again.
+control 'repo=org/odd&file=w.bin&bytes=3000000&seed=9' >/dev/null
+curl -fsSL --noproxy '*' "$url/org/odd/resolve/main/w.bin" >"$work/right" || fail 'fetching with curl'
+control 'fault=wrong_bytes&path=*w.bin&after=1000&count=1' >/dev/null
+expect 0 pull org/odd
+grep -q 'w.bin: its hash is not the one' "$work/err" || fail 'a wrong hash is told'
+expect 0 --offline cat org/odd/w.bin
+cmp -s "$work/out" "$work/right" || fail 'what came wrong was fetched again'
+# Wrong every time: no success, and nothing wrong is kept.
+expect 0 rm -y org/odd
+control 'fault=wrong_bytes&path=*w.bin&after=1000' >/dev/null
+expect 1 pull org/odd --local-dir "$work/odd"
+[[ ! -e $work/odd/w.bin ]] || fail 'a file that is wrong appeared'
+expect 6 --offline cat org/odd/w.bin
+control clear=1 >/dev/null
+expect 0 pull org/odd --local-dir "$work/odd"
+cmp -s "$work/odd/w.bin" "$work/right" || fail 'the hub is right again, and so is the file'
+
 # Without the hub everything cached is there, and nothing else.
 kill "$hub"
 wait "$hub"
