@@ -1,6 +1,7 @@
 #include "tools/model_file.h"
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 
 #include "fetch/proof.h"
@@ -32,8 +33,17 @@ Buffer hash_input(const std::string& front, const std::vector<Digest>& extents) 
 }
 
 Result<ModelFile> open_plain(const std::string& path, std::string name) {
+  std::error_code failure;
+  const std::filesystem::file_status status = std::filesystem::status(path, failure);
+  // Before it is opened: a pipe waits for its writer.  What cannot be looked at, the open says.
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
+    return Error{Errc::invalid, cat(path, " is not a regular file")};
   auto file = std::make_shared<File>(CAKE_TRY(File::open(path, File::Mode::read)));
   const uint64_t bytes = CAKE_TRY(file->size());
+  // The length is part of every answer, and the files of /proc and /sys do not tell theirs.
+  std::array<std::byte, 1> first{};
+  if (bytes == 0 && CAKE_TRY(file->read_at(0, first)) > 0)
+    return Error{Errc::invalid, cat(path, " is not a regular file: it does not tell its length")};
   return ModelFile(std::move(name), std::move(file), bytes);
 }
 

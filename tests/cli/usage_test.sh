@@ -65,6 +65,20 @@ expect 2 mount hf: "$work" -o subdir=../x
 expect 2 mount /dev/sda1 "$work"
 expect 3 serve "$work/absent"
 
+# A length of 0 that is none: taken as the length, everything hashes alike.
+mkfifo "$work/pipe"
+: >"$work/nothing"
+for path in /dev/zero /proc/self/status "$work/pipe"; do
+  for verb in hash inspect "diff $work/nothing"; do
+    # shellcheck disable=SC2086  # the verb and what stands before the path
+    expect 2 $verb "$path"
+    has err "$path is not a regular file"
+    empty out
+  done
+done
+expect 3 hash "$work/absent"
+expect 0 hash "$work/nothing"
+
 # The layers of settings, and where a value came from.
 printf 'cache_size = 10G\nmem_cache = 64M\n' >"$work/conf"
 mkdir -p "$work/.config"
