@@ -18,7 +18,8 @@ Result<HotSums> materialize_contents(Context& context, Store& store,
   HotSums sums;
   for (const RowId content : contents) {
     const std::optional<ContentRow> row = CAKE_TRY(store.index().find_content(content));
-    if (!row) continue;
+    // Not asked of the materializer: of those it would say first whether they are here.
+    if (!row || row->bytes < Materializer::kLeastBytes) continue;
     using Outcome = Materializer::Outcome;
     switch (CAKE_TRY(materializer->materialize(content, options))) {
       case Outcome::done:

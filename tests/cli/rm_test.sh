@@ -52,6 +52,18 @@ expect 0 unpin org/c
 expect 3 unpin org/c
 expect 3 pin org/never
 
+# What is too small to be materialized does not have to be here, an empty file least of all.
+control "repo=org/small&file=empty.txt&bytes=0&seed=1" >/dev/null
+control "repo=org/small&file=config.json&text=%7B%7D" >/dev/null
+control "repo=org/small&file=model.bin&bytes=2000000&seed=4" >/dev/null
+expect 0 pull org/small model.bin
+expect 0 pin --hot org/small
+grep -q '^1 file(s) materialized' "$work/err" || fail 'the large file is materialized'
+expect 0 pull org/small
+expect 0 pin --hot org/small
+expect 0 unpin --hot org/small
+expect 0 rm org/small -y
+
 # By the first digits of its commit.
 expect 0 ls --revisions -q
 commit=$(grep -o 'org/c@[0-9a-f]*' "$work/out")
