@@ -8,6 +8,7 @@
 
 #include "store/base/bytes.h"
 #include "tools/hot.h"
+#include "tools/part_file.h"
 
 namespace cake {
 namespace {
@@ -36,7 +37,7 @@ Status take_looks(const File& file, const struct stat& from) {
 
 // Beside the target and then in its place; the temporary file does not outlive a failure.
 Status replace(const File& source, const std::string& target) {
-  const std::string temporary = cat(target, ".tmp.", ::getpid());
+  const std::string temporary = part_name(target);
   const auto write = [&]() -> Status {
     const File file = CAKE_TRY(File::open(temporary, File::Mode::create_new));
     CAKE_TRY(file.share_blocks_of(source));

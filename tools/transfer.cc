@@ -1,20 +1,15 @@
 #include "tools/transfer.h"
 
-#include <unistd.h>
-
 #include <cstdio>
 #include <filesystem>
+
+#include "tools/part_file.h"
 
 namespace cake {
 namespace {
 
 // How often a transfer that waits for the disk looks whether it has caught up.
 constexpr Millis kQueuePoll{20};
-
-std::string part_name(const std::string& target) {
-  const std::filesystem::path path(target);
-  return (path.parent_path() / cat(".", path.filename().string(), ".", getpid(), ".part")).string();
-}
 
 // What a worker waits for; the reader's callback keeps it alive when the worker no longer waits.
 struct Answer {

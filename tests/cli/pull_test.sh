@@ -45,6 +45,16 @@ expect 0 pull org/model --local-dir "$work/plain" --include '*.txt' --include '*
 [[ $(stat -c %s "$work/plain/model.safetensors") == 40000000 ]] || fail 'the size of the plain file'
 [[ $(cat "$work/plain/sub/notes.txt") == hello ]] || fail 'the bytes of the plain file'
 
+# A name as long as names get leaves no room for more than itself.
+long=$(printf 'n%.0s' {1..251}).txt
+control "repo=org/names&file=$long&text=long" >/dev/null
+expect 0 pull org/names --local-dir "$work/names"
+[[ $(cat "$work/names/$long") == long ]] || fail 'the bytes of a file with a long name'
+expect 0 export org/names "$work/exported"
+[[ $(cat "$work/exported/$long") == long ]] || fail 'the bytes of an exported file with a long name'
+[[ $(find "$work/names" "$work/exported" -type f | wc -l) == 2 ]] || fail 'leftovers of long names'
+expect 0 rm -y org/names
+
 # What is complete is not fetched again, and a dry run says why.
 expect 0 pull org/model --dry-run --json
 python3 - "$work/out" <<'END' || fail 'dry run of what is here'
