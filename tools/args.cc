@@ -18,6 +18,11 @@ constexpr const char* kFooter =
     "REF is [hf:]ORG/NAME[@REV][/PATH], hf://datasets/ORG/NAME, or what `cake ls` prints.\n"
     "Settings: cakefs.conf(5), CAKE_* in the environment, `cake config`.  Manual: man cake";
 
+// A script's variable that is not set must not become the default: `cake --store "$DIR" prune -y`.
+std::string check_not_empty(const std::string& value) {
+  return value.empty() ? "an empty value" : "";
+}
+
 void add_globals(CLI::App& app, Globals& globals) {
   app.add_option("--format", globals.format, "auto, human, json or quiet")
       ->check(CLI::IsMember({"auto", "human", "json", "quiet"}))
@@ -25,10 +30,15 @@ void add_globals(CLI::App& app, Globals& globals) {
   app.add_flag("--json", globals.json, "Same as --format json");
   app.add_flag("-q,--quiet", globals.quiet, "Only names and numbers, for scripts");
   app.add_flag("--no-truncate", globals.no_truncate, "Never cut lines to the terminal");
-  app.add_option("--store,--cache-dir", globals.store, "Store directory")->type_name("DIR");
+  app.add_option("--store,--cache-dir", globals.store, "Store directory")
+      ->check(check_not_empty)
+      ->type_name("DIR");
   app.add_option("--token-file", globals.token_file, "File that holds the access token")
+      ->check(check_not_empty)
       ->type_name("FILE");
-  app.add_option("--endpoint", globals.endpoint, "Address of the hub")->type_name("URL");
+  app.add_option("--endpoint", globals.endpoint, "Address of the hub")
+      ->check(check_not_empty)
+      ->type_name("URL");
   app.add_flag("--offline", globals.offline, "Never use the network");
   app.add_flag("--no-progress", globals.no_progress, "No progress on stderr");
   app.add_flag("-y,--yes", globals.yes, "Answer questions with yes");

@@ -71,6 +71,17 @@ TEST(Args, CacheDirIsTheStore) {
   EXPECT_EQ(run({"--cache-dir", "/elsewhere", "config", "store"}).out, "/elsewhere\n");
 }
 
+// Taken for one that was not given, it would lead to the default store.
+TEST(Args, EmptyValueOfGlobalFlagIsAUsageError) {
+  for (const char* flag : {"--store", "--cache-dir", "--endpoint", "--token-file"}) {
+    const Outcome outcome = run({flag, "", "config", "store"});
+    EXPECT_EQ(outcome.status, 2) << flag;
+    EXPECT_NE(outcome.err.find("an empty value"), std::string::npos) << outcome.err;
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_EQ(run({"config", "store", std::string(flag) + "="}).status, 2) << flag;
+  }
+}
+
 TEST(Args, PasswordInEndpointIsAUsageErrorThatDoesNotShowIt) {
   const Outcome outcome = run({"config", "--endpoint", "https://me:secret@hub.example"});
   EXPECT_EQ(outcome.status, 2);
