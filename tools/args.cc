@@ -77,7 +77,8 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error,
   const CLI::App* chosen = app.get_subcommands().empty() ? nullptr : app.get_subcommands().front();
   std::vector<std::string> names;
   std::string wrong;
-  for (const std::string& arg : args) {
+  // Of those that no global flag took as its value.
+  for (const std::string& arg : app.remaining()) {
     if (wrong.empty() && chosen == nullptr && !arg.empty() && arg[0] != '-') {
       wrong = arg;
       for (const CLI::App* verb : app.get_subcommands({}))

@@ -51,6 +51,16 @@ TEST(Args, MistypedVerbNamesTheNearest) {
   EXPECT_EQ(outcome.out, "");
 }
 
+TEST(Args, ValueOfGlobalFlagIsNotTheVerb) {
+  for (const std::vector<std::string>& args :
+       {std::vector<std::string>{"--store", "/tmp/s", "lss"}, {"--format", "json", "-q", "lss"}}) {
+    const Outcome outcome = run(args);
+    EXPECT_EQ(outcome.status, 2);
+    EXPECT_NE(outcome.err.find("unknown command 'lss'; did you mean 'ls'?"), std::string::npos)
+        << outcome.err;
+  }
+}
+
 TEST(Args, MistypedFlagNamesTheNearest) {
   const Outcome outcome = run({"pull", "a/b", "--exlude", "x"});
   EXPECT_EQ(outcome.status, 2);
