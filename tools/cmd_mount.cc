@@ -66,7 +66,7 @@ void add_mount_verb(CLI::App& app, Run& run) {
   const auto arguments = std::make_shared<Arguments>();
   verb->add_option("SRC", arguments->request.source, "hf: for the hub, or hf:ORG/NAME[@REV]")
       ->required();
-  verb->add_option("DIR", arguments->request.directory, "An empty directory")->required();
+  verb->add_option("DIR", arguments->request.directory, "A directory")->required();
   verb->add_option("-o", arguments->options, "Options, see mount.cakefs(8); may be repeated")
       ->type_name("KEY=VALUE,...")
       ->expected(1)
