@@ -161,6 +161,8 @@ int pull(Context& context, Session& session, Interrupts& interrupts, const Reque
   std::vector<PlannedFile> plan = CAKE_TRY_RUN(
       context, plan_pull(session.store(), *snapshot, request.choice, arguments.target));
   interrupts.hold();
+  if (plan.empty() && !snapshot->entries().empty())
+    say(context, cat("no file of ", printable(snapshot->repo().id), " matches"));
   if (context.globals.dry_run) {
     print_plan(context, plan);
     return kExitOk;

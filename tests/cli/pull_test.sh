@@ -55,6 +55,14 @@ expect 0 export org/names "$work/exported"
 [[ $(find "$work/names" "$work/exported" -type f | wc -l) == 2 ]] || fail 'leftovers of long names'
 expect 0 rm -y org/names
 
+# Nothing that matches is no failure, but hardly what was meant.
+expect 0 pull org/model --include '*.nomatch'
+grep -qx 'no file of org/model matches' "$work/err" || fail 'a pull of nothing says so'
+expect 0 pull org/model --exclude '*' --dry-run
+grep -qx 'no file of org/model matches' "$work/err" || fail 'a dry run of nothing says so'
+expect 0 pull org/model --include '*.json'
+grep -q 'matches' "$work/err" && fail 'a pull of something says that it is nothing'
+
 # What is complete is not fetched again, and a dry run says why.
 expect 0 pull org/model --dry-run --json
 python3 - "$work/out" <<'END' || fail 'dry run of what is here'
