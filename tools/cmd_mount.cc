@@ -6,6 +6,7 @@
 #include "store/base/bytes.h"
 #include "tools/command.h"
 #include "tools/mounts.h"
+#include "tools/table.h"
 
 namespace cake {
 namespace {
@@ -44,6 +45,7 @@ int run_upgrade(Context& context, const std::vector<std::string>& directories) {
     records.push_back(CAKE_TRY_RUN(context, find_mount_record(directory)));
   if (directories.empty()) records = CAKE_TRY_RUN(context, list_mount_records());
   int status = kExitOk;
+  Table moved_mounts({{"MOUNT"}});
   for (const MountRecord& record : records) {
     if (!context.globals.dry_run) {
       const Status moved = upgrade_mount(record, Deadline::after(kUpgradeTimeout));
@@ -52,8 +54,12 @@ int run_upgrade(Context& context, const std::vector<std::string>& directories) {
         continue;
       }
     }
-    context.out << record.mount_point << '\n';
+    if (context.format == Format::json)
+      moved_mounts.add({record.mount_point});
+    else
+      context.out << record.mount_point << '\n';  // as each is moved: that takes a while
   }
+  if (context.format == Format::json) moved_mounts.print(context.format, context.out);
   return status;
 }
 

@@ -119,6 +119,20 @@ void print(Context& context, const RecompressSums& sums, const std::string& code
               << format_size(sums.before_bytes) << ", is " << format_size(sums.after_bytes) << '\n';
 }
 
+Status print_plan(Context& context, Index& index, const std::vector<StoredFile>& files) {
+  if (context.format != Format::json) {
+    for (const StoredFile& file : files)
+      context.out << "would recompress " << printable(file.name) << '\n';
+    return {};
+  }
+  Table table({{"FILE"}, {"SIZE", true}});
+  for (const StoredFile& file : files)
+    if (const auto content = CAKE_TRY(index.find_content(file.content)))
+      table.add({file.name, Bytes{content->bytes}});
+  table.print(context.format, context.out);
+  return {};
+}
+
 int run_recompress(Context& context, const RecompressArguments& arguments) {
   if (!arguments.codec.empty())
     CAKE_TRY_RUN(context, context.config.set("codec", arguments.codec, "--codec"));
@@ -130,15 +144,14 @@ int run_recompress(Context& context, const RecompressArguments& arguments) {
     const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
     const std::vector<StoredFile> files =
         CAKE_TRY_RUN(context, list_stored_files(*session, arguments.references));
+    Index& index = session->store().index();
     if (context.globals.dry_run) {
-      for (const StoredFile& file : files)
-        context.out << "would recompress " << printable(file.name) << '\n';
+      CAKE_TRY_RUN(context, print_plan(context, index, files));
       return kExitOk;
     }
     const uint64_t before_bytes = CAKE_TRY_RUN(context, space.used_bytes());
     Recompression work(context, *session, interrupts,
                        std::max(1U, std::thread::hardware_concurrency()));
-    Index& index = session->store().index();
     for (const StoredFile& file : files)
       if (const auto content = CAKE_TRY_RUN(context, index.find_content(file.content)))
         CAKE_TRY_RUN(context, work.add(*content));

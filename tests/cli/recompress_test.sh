@@ -44,6 +44,8 @@ raw=$(packs)
 # A dry run does nothing, a setting that is none is said.
 expect 0 --offline recompress --dry-run
 grep -q 'org/a' "$work/out" || fail 'a dry run says what it would do'
+expect 0 --offline --json recompress --dry-run
+json 'sorted(row["size"] >> 20 for row in it) == [8, 24] and all("model.safetensors" in row["file"] for row in it)'
 (($(packs) == raw)) || fail 'a dry run changed the packs'
 expect 2 --offline recompress --codec best
 expect 6 --offline recompress org/unknown

@@ -1,6 +1,7 @@
 # ctest: serial timeout=150
 """A worker that is killed, upgraded or large is nothing that a reader notices."""
 
+import json
 import os
 import random
 import shutil
@@ -137,8 +138,9 @@ def test_upgrade():
     readers = Readers(mount, data, 4)
     for _ in range(3):
         before = mount.ps()
-        done = run(CAKE, "upgrade", mount.directory)
+        done = run(CAKE, "upgrade", "--json", mount.directory)
         check_equal(done.returncode, 0, f"cake upgrade: {done.stderr}")
+        check_equal(json.loads(done.stdout), [{"mount": mount.directory}], "cake upgrade --json")
         wait_until(lambda: (mount.ps() or before)["worker"] != before["worker"], "a new worker")
         mount.pids += mount.processes()
         time.sleep(0.3)
