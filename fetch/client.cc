@@ -13,7 +13,7 @@ namespace {
 constexpr size_t kMaxAbsent = 10'000;
 // The kernel lets one process at a time look a name up; those who waited behind one that failed are
 // not to wait for the hub again, each in turn.  What fails faster than this is asked again.
-constexpr Millis kNameFailureMemory{500};
+constexpr Millis kNameFailureMemory{200};
 constexpr Millis kLogEvery{60'000};
 constexpr size_t kMaxRecentSnapshots = 64;
 // Readers kept beyond those in use elsewhere; each costs about 80 bytes an extent touched.
