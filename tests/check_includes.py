@@ -19,7 +19,7 @@ LAYERS = ["store/base", "store", "fetch", "fs", "tools"]
 # (what, its headers, the files that may include them), the files as paths from the root.
 OWNERS = [
     ("FUSE", r"fuse(3/|\.h|_\w+\.h)|linux/fuse\.h", r"fs/.*"),
-    ("curl", r"curl/.*", r"fetch/http(_transfer)?\.(cc|h)"),
+    ("curl", r"curl/.*", r"fetch/(http\.cc|http_transfer\.(cc|h))"),
     ("SQLite", r"sqlite3(ext)?\.h", r"store/sqlite\.(h|cc)"),
     ("zstd", r"zstd(_errors)?\.h|zdict\.h", r"store/codec/.*|store/base/digest\.cc"),
     ("LZ4", r"lz4\w*\.h", r"store/codec/.*|store/base/digest\.cc"),
