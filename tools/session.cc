@@ -79,8 +79,14 @@ ClientOptions client_options(const Config& config) {
 }
 
 Result<std::unique_ptr<Store>> open_store(const Config& config, Metrics& metrics) {
-  std::unique_ptr<Store> store = CAKE_TRY(Store::open(store_options(config), metrics));
-  CAKE_TRY(recover_materialized(*store));
+  Result<std::unique_ptr<Store>> store = Store::open(store_options(config), metrics);
+  if (!store) {
+    // Of this machine: "no such file" and "not allowed" have exit statuses that speak of the hub.
+    Error error = store.error();
+    if (error.code == Errc::not_found || error.code == Errc::denied) error.code = Errc::io;
+    return error;
+  }
+  CAKE_TRY(recover_materialized(**store));
   return store;
 }
 

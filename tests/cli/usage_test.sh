@@ -63,6 +63,8 @@ expect 2 mount hf: "$work" -o token=hf_secret
 has err token_file
 expect 2 mount hf: "$work" -o subdir=../x
 expect 2 mount /dev/sda1 "$work"
+# The store is of this machine: nothing to do with repos that are absent or not allowed.
+expect 1 --store /etc/passwd ls
 expect 3 serve "$work/absent"
 
 # A length of 0 that is none: taken as the length, everything hashes alike.
