@@ -58,7 +58,7 @@ Status run_portions(Connection& db, size_t count, const Portion& each) {
     return {};
   };
   CAKE_TRY(db.execute("PRAGMA synchronous = NORMAL;"));
-  const Status done = run();
+  Status done = run();
   CAKE_TRY(db.execute("PRAGMA synchronous = FULL;"));
   return done;
 }

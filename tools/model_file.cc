@@ -58,6 +58,7 @@ Result<std::vector<ModelFile>> open_folder(const std::string& word) {
   if (failure) return Error{Errc::io, cat("listing ", word, ": ", failure.message())};
   std::sort(names.begin(), names.end());
   std::vector<ModelFile> files;
+  files.reserve(names.size());
   for (std::string& name : names)
     files.push_back(CAKE_TRY(open_plain((std::filesystem::path(word) / name).string(), name)));
   if (files.empty()) return Error{Errc::not_found, cat("no file is below ", word)};

@@ -83,6 +83,7 @@ Result<std::vector<TransferFile>> take_wrong_files(Session& session, Interrupts&
                                                    unsigned workers) {
   Store& store = session.store();
   std::vector<ContentRow> contents;
+  contents.reserve(files.size());
   for (const TransferFile& file : files)
     contents.push_back(CAKE_TRY(store.index().find_content(file.content)).value_or(ContentRow()));
   std::vector<Result<bool>> answers = PullCheck(store, files, contents).run(interrupts, workers);
