@@ -10,7 +10,7 @@ namespace cake {
 
 namespace {
 
-constexpr size_t kMaxAbsent = 10'000;
+constexpr size_t kMaxRemembered = 10'000;
 // The kernel lets one process at a time look a name up; those who waited behind one that failed are
 // not to wait for the hub again, each in turn.  What fails faster than this is asked again.
 constexpr Millis kNameFailureMemory{200};
@@ -225,7 +225,7 @@ void Client::finish(const NameKey& key, Result<SnapshotPtr> result) {
     if (!is_absent) log_failure(full_name(key), error);
     if (is_absent || (took_its_time && error.code != Errc::cancelled)) {
       MutexLock lock(mutex_);
-      if (failures_.size() >= kMaxAbsent) failures_.clear();
+      if (failures_.size() >= kMaxRemembered) failures_.clear();
       const Millis memory =
           is_absent ? Millis(std::chrono::seconds(options_.negative_ttl_s)) : kNameFailureMemory;
       failures_[key] = {error, now + memory};
@@ -242,7 +242,7 @@ void Client::log_failure(const std::string& name, const Error& error) {
     SteadyTime& logged_at = logged_[line];
     if (logged_at != SteadyTime{} && steady_now() - logged_at < kLogEvery) return;
     logged_at = steady_now();
-    if (logged_.size() > kMaxAbsent) logged_.clear();
+    if (logged_.size() > kMaxRemembered) logged_.clear();
   }
   log_warn(line);
 }

@@ -39,7 +39,7 @@ Status check_identity(const FileAddress& file, const HttpResponseHead& head, boo
   return {};
 }
 
-std::string as_text(ByteRange range) {
+std::string range_text(ByteRange range) {
   return cat("bytes ", range.offset, '-', range.end() - 1);
 }
 
@@ -72,8 +72,8 @@ Result<Body> describe_body(const FileAddress& file, ByteRange range, const HttpR
                         said->total_bytes.value_or(file.bytes) == file.bytes;
   if (!is_right)
     return Error{Errc::upstream,
-                 cat("wrong Content-Range: asked for ", as_text(range), " of ", file.bytes,
-                     ", got ", said ? as_text(said->range) : "none that can be read",
+                 cat("wrong Content-Range: asked for ", range_text(range), " of ", file.bytes,
+                     ", got ", said ? range_text(said->range) : "none that can be read",
                      said && said->total_bytes ? cat(" of ", *said->total_bytes) : "")};
   if (length && *length != said->range.length)
     return Error{Errc::upstream, "Content-Length and Content-Range disagree"};

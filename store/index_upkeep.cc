@@ -354,7 +354,7 @@ Status IndexUpkeep::drop_snapshots(RowId repo, const std::string& commit) {
 Status IndexUpkeep::forget_contents(std::span<const RowId> contents) {
   MutexLock lock(connections_->write_mutex);
   Connection& db = *connections_->writer;
-  return run_portions(db, contents.size(), [&](size_t first, size_t end) -> Status {
+  return run_portions_durably(db, contents.size(), [&](size_t first, size_t end) -> Status {
     Statement segments = db.prepare("DELETE FROM recipe_segment WHERE content = ?1");
     Statement recipe = db.prepare("DELETE FROM recipe WHERE content = ?1");
     Statement row = db.prepare("UPDATE content SET verified = 0, error = NULL WHERE id = ?1");

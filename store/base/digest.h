@@ -34,8 +34,7 @@ struct DigestHash {
 };
 
 // Its first eight bytes: a set of them says "surely not", or "probably".  In the order of the
-// digests, so that what is evicted in that order goes to
-// few pages of the index.
+// digests, so that what is evicted in that order goes to few pages of the index.
 inline uint64_t digest_key(const Digest& digest) {
   return __builtin_bswap64(load_le64(digest.bytes.data()));
 }
