@@ -42,6 +42,9 @@ Error curl_error(CURLcode code, const char* detail, long proxy_status) {
     case CURLE_INTERFACE_FAILED:
     case CURLE_PROXY:
       return Error{Errc::offline, text + "; check network, name service, proxy and endpoint"};
+    case CURLE_OUT_OF_MEMORY:
+      // What libcurl calls a line that is longer than it takes (100 KiB).
+      return Error{Errc::upstream, text + ": a line of the response head may be too long"};
     default:
       return Error{Errc::upstream, text};
   }
@@ -118,7 +121,7 @@ std::string HttpTransfer::waits_for() {
   curl_off_t resolved_us = 0, connected_us = 0;
   curl_easy_getinfo(easy_.get(), CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
   curl_easy_getinfo(easy_.get(), CURLINFO_PRETRANSFER_TIME_T, &connected_us);
-  if (is_head_done_) return "the server sends nothing more";
+  if (is_head_done_) return "the server did not send all of it in time";
   if (connected_us != 0) return "the server does not answer";
   if (resolved_us != 0) return "no connection in time; check network, proxy and endpoint";
   return "the name of the host is not found in time; check the name service";

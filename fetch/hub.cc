@@ -53,14 +53,16 @@ class Paging : public std::enable_shared_from_this<Paging<Item>> {
     if (items_.size() > kMaxItems) return fail("the list is too long");
     const std::optional<std::string> next = find_next_link(answer.http.head);
     if (!next) return done_(std::move(items_));
-    const Result<Url> url = session_->target(answer.url, *next);
-    if (!url) return end(url.error().with(question_.what));
-    if (!url->same_origin(answer.url)) return fail("the list goes on at another host");
-    ask(*url);
+    const Result<Url> link = answer.url.resolve(*next);
+    if (!link) return fail("bad link to the next page: " + link.error().message);
+    if (link->same_origin(answer.url)) return ask(*link);
+    // A hub behind a proxy, or mirrored, names itself as it knows itself; no other host is asked.
+    Url here = answer.url;
+    here.query = link->query;
+    ask(here);
   }
 
-  void end(Error error) { done_(std::move(error)); }
-  void fail(std::string_view why) { end(Error{Errc::upstream, cat(question_.what, ": ", why)}); }
+  void fail(std::string_view why) { done_(Error{Errc::upstream, cat(question_.what, ": ", why)}); }
 
   const std::shared_ptr<HubSession> session_;
   const HubQuestion question_;
@@ -137,8 +139,10 @@ void HubUpstream::list_repos(RepoType type, const std::string& author, Deadline 
     if (ids->empty()) return done(Error{Errc::not_found, what + ": none that we may see"});
     done(std::move(ids));
   };
-  HubQuestion question{
-      .what = what, .repo_page = session_->url("/" + encode_segment(author)).str(), .token = ""};
+  HubQuestion question{.what = what,
+                       .repo_page = session_->url("/" + encode_segment(author)).str(),
+                       .token = "",
+                       .is_optional = true};
   auto paging = std::make_shared<Paging<std::string>>(
       session_, std::move(question), std::move(deadline), &parse_repo_page, std::move(take));
   paging->ask(session_->url(cat("/api/", repo_type_plural(type)),

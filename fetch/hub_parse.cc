@@ -183,8 +183,7 @@ Status parse_tree_page(std::string_view json, std::vector<TreeEntry>& entries) {
 Status parse_repo_page(std::string_view json, std::vector<std::string>& ids) {
   return for_each_object(json, [&](const Json& object) -> Status {
     std::string id = string_of(object, "id");
-    if (id.empty()) return Error{Errc::upstream, "a repo of the list has no id"};
-    ids.push_back(std::move(id));
+    if (!id.empty()) ids.push_back(std::move(id));
     return {};
   });
 }

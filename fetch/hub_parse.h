@@ -57,6 +57,8 @@ struct HubQuestion {
   std::string what;       // "org/name at main", "org/name/config.json"
   std::string repo_page;  // where a browser asks for access
   std::string token;      // what was sent, if any; cut out of the message
+  // A mirror may not serve it: 404 without a code, 405 and 501 are unsupported.
+  bool is_optional = false;
 };
 // The failure as an Error.  A 404 without a code is upstream, not not_found: a proxy may have made
 // it, and absence is remembered.

@@ -17,17 +17,34 @@ std::string lower_case(std::string_view text) {
   return out;
 }
 
+// What the head says of whose bytes follow: the commit, and the content's own ETag.
+struct NamedContent {
+  std::string commit;
+  std::string id;
+};
+
+NamedContent named_content(const HttpResponseHead& head, bool has_body) {
+  std::string_view tag = head.find("x-linked-etag");
+  if (tag.empty() && has_body) tag = head.find("etag");
+  return {lower_case(head.find("x-repo-commit")), lower_case(bare_etag(tag))};
+}
+
+// Whether the head names the very file, so that no other page can have taken its place.
+bool is_named(const FileAddress& file, const HttpResponseHead& head) {
+  const NamedContent said = named_content(head, true);
+  return is_commit(said.commit)
+             ? said.commit == file.commit
+             : !said.id.empty() && (said.id == file.ids.sha256 || said.id == file.ids.git_oid);
+}
+
 // Whether what the hub says about a file is about the one we know.
 Status check_identity(const FileAddress& file, const HttpResponseHead& head, bool has_body) {
   const auto differs = [](std::string_view known, std::string_view said, size_t digits) {
     return !known.empty() && is_hex(said, digits) && said != known;
   };
-  const std::string commit = lower_case(head.find("x-repo-commit"));
+  const auto [commit, id] = named_content(head, has_body);
   if (differs(file.commit, commit, 40))
     return Error{Errc::upstream, "the hub answers for commit " + commit};
-  std::string_view tag = head.find("x-linked-etag");
-  if (tag.empty() && has_body) tag = head.find("etag");
-  const std::string id = lower_case(bare_etag(tag));
   if (differs(file.ids.sha256, id, 64) ||
       (file.ids.sha256.empty() && differs(file.ids.git_oid, id, 40)))
     return Error{Errc::upstream, "the hub names another content: " + id};
@@ -58,9 +75,9 @@ Result<Body> describe_body(const FileAddress& file, ByteRange range, const HttpR
   const std::optional<uint64_t> length = parse_u64(length_text);
   if (!length_text.empty() && !length) return Error{Errc::upstream, "malformed Content-Length"};
   if (head.status == 200) {
-    // The server ignored Range.  Only a body of the known size can be counted off: what does not
-    // say its size may be a login page.
-    if (length != file.bytes)
+    // The server ignored Range.  Only a body of the known size can be counted off; one that does
+    // not say its size may be a login page, unless it says whose bytes it brings.
+    if (length ? *length != file.bytes : !is_named(file, head))
       return Error{Errc::upstream, cat("a whole body of ",
                                        length ? std::to_string(*length) : "an unknown number of",
                                        " bytes instead of the range; the file has ", file.bytes)};

@@ -128,7 +128,12 @@ void HubSession::take(std::shared_ptr<Get> call, Result<HttpAnswer> result) {
   if (result->head.is_redirect()) return follow(call, *result);
   const HubFailure failure = parse_failure(result->head, result->body);
   Error error = failure_error(failure, call->question);
-  if (!is_transient_status(status)) return call->done(std::move(error));
+  if (!is_transient_status(status)) {
+    const bool is_unserved = status == 404 || status == 405 || status == 501;
+    if (call->question.is_optional && is_unserved && error.code == Errc::upstream)
+      error.code = Errc::unsupported;
+    return call->done(std::move(error));
+  }
   retry(call, std::move(error), asked_delay(result->head, unix_now()));
 }
 

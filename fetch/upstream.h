@@ -68,7 +68,8 @@ class Upstream {
   virtual void list_tree(const RepoName& repo, const std::string& commit, Deadline deadline,
                          Done<std::vector<TreeEntry>> done) = 0;
 
-  // Ids ("ORG/NAME") of the author's repos; not_found when there is no such author.
+  // Ids ("ORG/NAME") of the author's repos.  not_found: there is no such author.  unsupported:
+  // repos are served by name only.
   virtual void list_repos(RepoType type, const std::string& author, Deadline deadline,
                           Done<std::vector<std::string>> done) = 0;
 

@@ -155,8 +155,8 @@ void FlatView::look_up_author(const NamesPlace& place, const std::string& name, 
   client_.list_author(
       place.type, name, deadline,
       [this, typed, done = std::move(done)](const Result<std::vector<std::string>>& ids) {
-        // A mirror without listings still serves repos by name.
-        if (!ids && ids.error().code != Errc::upstream)
+        // A mirror without listings still serves repos by name, and so may a hub that fails now.
+        if (!ids && ids.error().code != Errc::unsupported && ids.error().code != Errc::upstream)
           done(ids.error());
         else
           done(rows_.names_facts("flat", typed));
@@ -250,7 +250,7 @@ void FlatView::list(uint64_t directory, Deadline deadline, Done<ListingPtr> done
         std::vector<std::string> names;
         if (ids)
           for (const std::string& id : *ids) names.push_back(id.substr(id.find('/') + 1));
-        else if (ids.error().code != Errc::upstream && ids.error().code != Errc::not_found) {
+        else if (ids.error().code != Errc::unsupported && ids.error().code != Errc::not_found) {
           done(ids.error());
           return;
         }

@@ -241,14 +241,23 @@ TEST_F(HubTest, PagesInACircleEnd) {
   EXPECT_EQ(hub_server_->requests().size(), 2U);
 }
 
-TEST_F(HubTest, PagesOfAnotherHostAreNotAskedFor) {
+TEST_F(HubTest, APageThatNamesAnotherHostIsAskedForHere) {
   start(
-      [this](const auto&) {
-        return response(200, "Link: <" + cdn_->url("/more") + ">; rel=\"next\"\r\n", "[]");
+      [this](const ScriptedRequest& request) {
+        const bool is_first = request.target.find("cursor") == std::string::npos;
+        const std::string entry =
+            cat(R"([{"type":"file","size":5,"path":")", is_first ? "a" : "b", R"("}])");
+        const std::string link =
+            "Link: <" + cdn_->url("/inside/x?cursor=1") + ">; rel=\"next\"\r\n";
+        return response(200, is_first ? link : "", entry);
       },
       [](const auto&) { return response(200, "", "[]"); });
-  EXPECT_EQ(list().error().code, Errc::upstream);
+  const auto got = list();
+  ASSERT_TRUE(got) << got.error().message;
+  EXPECT_EQ(got->size(), 2U);
   EXPECT_EQ(cdn_->requests().size(), 0U);
+  EXPECT_EQ(hub_server_->requests().back().target,
+            "/api/models/org/name/tree/" + kCommit + "?cursor=1");
 }
 
 TEST_F(HubTest, MalformedTreesAreUpstream) {
@@ -272,8 +281,9 @@ TEST_F(HubTest, MalformedTreesAreUpstream) {
 
 TEST_F(HubTest, ListsTheReposOfAnAuthorOnly) {
   start([](const auto&) {
-    return response(200, "",
-                    R"([{"id":"Org/a"},{"id":"other/b"},{"id":"org/../c"},{"id":"org/d"}])");
+    return response(
+        200, "",
+        R"([{"id":"Org/a"},{"id":"other/b"},{"id":"org/../c"},{"name":"e"},{"id":"org/d"}])");
   });
   const auto got = repos("org");
   ASSERT_TRUE(got) << got.error().message;
@@ -284,6 +294,18 @@ TEST_F(HubTest, ListsTheReposOfAnAuthorOnly) {
 TEST_F(HubTest, EmptyAuthorIsNotFound) {
   start([](const auto&) { return response(200, "", "[]"); });
   EXPECT_EQ(repos("nobody").error().code, Errc::not_found);
+}
+
+TEST_F(HubTest, AMirrorMayNotServeListings) {
+  int status = 0;
+  start([&](const auto&) { return response(status, "", "no such page"); });
+  for (const int unserved : {404, 405, 501}) {
+    status = unserved;
+    EXPECT_EQ(repos("org").error().code, Errc::unsupported);
+    EXPECT_EQ(resolve("main").error().code, Errc::upstream);
+  }
+  status = 418;
+  EXPECT_EQ(repos("org").error().code, Errc::upstream);
 }
 
 // --- Errors --------------------------------------------------------------------------------------
@@ -467,6 +489,20 @@ TEST_F(HubTest, WholeBodyForARangeIsCountedOff) {
   expect_read({0, 100});
   expect_read({5'000, 100});
   expect_read({9'990, 10});
+}
+
+TEST_F(HubTest, AWholeBodyOfUnknownLengthIsTakenIfItSaysWhoseItIs) {
+  std::string named;
+  start([&](const auto&) {
+    return ScriptedReply{cat("HTTP/1.1 200 OK\r\n", named, "\r\n", kFile),
+                         ScriptedReply::Then::close};
+  });
+  expect_failure({5'000, 100}, Errc::upstream);  // it could be a login page
+  for (const std::string& header : {"ETag: W/\"" + kSha + "\"", "X-Repo-Commit: " + kCommit}) {
+    named = header + "\r\n";
+    expect_read({5'000, 100});
+    expect_read({9'990, 10});
+  }
 }
 
 TEST_F(HubTest, AServerMayBringLessThanWasAskedFor) {

@@ -73,6 +73,19 @@ def test_wrong_names():
     mount.umount()
 
 
+def test_a_listing_that_fails_is_not_an_empty_one():
+    hub, folder = made_hub(), scratch()
+    mount = Mount(hub, folder, soft=True, timeo="1s")
+    hub.fault("status", endpoint="list", status=500)
+    expect_errno(errno.EIO, "ls of what the hub cannot tell now", os.listdir, mount.path("org"))
+    hub.recover()
+    hub.fault("status", endpoint="list", status=405)
+    check_equal(os.listdir(mount.path("org")), [], "ls where a mirror has no listings")
+    check_equal(read(mount.path("org/m1/config.json")), b'{"m": 1}', "a model by its name")
+    check_equal(os.listdir(mount.path("org")), ["m1"], "and then the listing has it")
+    mount.umount()
+
+
 def test_probes_cost_nothing():
     hub, folder = made_hub(), scratch()
     mount = Mount(hub, folder)
@@ -140,5 +153,6 @@ def test_a_branch_that_stays():
 
 
 if __name__ == "__main__":
-    main([test_listing_comes_from_the_hub, test_wrong_names, test_probes_cost_nothing,
+    main([test_listing_comes_from_the_hub, test_wrong_names,
+          test_a_listing_that_fails_is_not_an_empty_one, test_probes_cost_nothing,
           test_a_branch_that_moves, test_a_branch_that_stays], 110)
