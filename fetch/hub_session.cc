@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <random>
 
+#include "store/base/log.h"
+
 namespace cake {
 namespace {
 
 // A page of a tree that no paging cuts: half a million files.
 constexpr uint64_t kMaxAnswerBytes = 64 * kMiB;
 constexpr unsigned kMaxDoubts = 3;  // answers that make no sense, of one call
+constexpr unsigned kToldFailures = 4;  // after half a second or so
 constexpr char kPace[] = "api";
 constexpr Millis kWaitSlice{100};  // how soon a waiting call sees that it was cancelled
 
@@ -162,6 +165,10 @@ void HubSession::retry(std::shared_ptr<Get> call, Error error, std::optional<Mil
   // The last error says more than "deadline passed".
   if (steady_now() + delay >= call->deadline.at()) return call->done(std::move(error));
   retries_made_.add();
+  if (options_.tells_retries && call->failures == kToldFailures) {
+    const auto left = std::chrono::ceil<std::chrono::seconds>(call->deadline.at() - steady_now());
+    log_warn(cat(error.message, "; trying again for ", left.count(), " s"));
+  }
   call->url = call->first_url;
   call->is_away = false;
   call->redirects = 0;

@@ -21,6 +21,8 @@ namespace cake {
 struct HubOptions {
   Url endpoint;  // of parse_endpoint
   BackoffOptions backoff;
+  // Somebody waits at a terminal: a question that goes on failing is told once, while it is retried.
+  bool tells_retries = false;
 };
 
 // A callback that is called exactly once, if by nobody else then, with cancelled, when the last

@@ -7,8 +7,8 @@
 #include <filesystem>
 
 #include "store/base/bytes.h"
+#include "store/base/part_name.h"
 #include "tools/hot.h"
-#include "tools/part_file.h"
 
 namespace cake {
 namespace {

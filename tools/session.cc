@@ -104,6 +104,7 @@ Result<std::unique_ptr<Session>> Session::open(const Config& config, For use) {
     session->http_ = std::make_unique<HttpClient>(http_options(config), *session->metrics_);
     HubOptions hub;
     hub.endpoint = endpoint;
+    hub.tells_retries = use == For::command;
     upstream = std::make_unique<HubUpstream>(
         *session->http_, hub, std::make_shared<Credentials>(config.text("token_file")),
         *session->metrics_);

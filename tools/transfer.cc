@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "tools/part_file.h"
+#include "store/base/part_name.h"
 
 namespace cake {
 namespace {

@@ -15,6 +15,8 @@
 #include <cstring>
 #include <utility>
 
+#include "store/base/part_name.h"
+
 namespace cake {
 
 namespace {
@@ -341,18 +343,19 @@ Result<std::string> read_text_file(const std::string& path, uint64_t limit) {
 }
 
 Status write_file_atomically(const std::string& path, ByteSpan bytes, unsigned mode) {
-  const std::string temporary = cat(path, ".tmp.", ::getpid());
-  {
+  const std::string temporary = part_name(path);
+  const auto write_and_rename = [&]() -> Status {
     const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
     if (fd < 0) return here("open", temporary);
     const File file(fd, temporary);
     CAKE_TRY(file.write_at(0, bytes));
     CAKE_TRY(file.sync_data());
-  }
-  if (::rename(temporary.c_str(), path.c_str()) != 0) {
-    const Error failure = here("rename", temporary);
+    if (::rename(temporary.c_str(), path.c_str()) != 0) return here("rename", temporary);
+    return {};
+  };
+  if (Status written = write_and_rename(); !written) {
     ::unlink(temporary.c_str());
-    return failure;
+    return written;
   }
   const size_t slash = path.rfind('/');
   return sync_directory(slash == std::string::npos ? "."

@@ -159,4 +159,8 @@ expect 0 --offline stat --json org/model/config.json
 expect 6 --offline cat org/model/pytorch_model.bin
 expect 6 --offline tree org/unknown
 expect 3 --offline cat org/model/nothing
+# Whoever waits for a hub that is not there is told so before the time is over.
+echo 'timeo=3' >"$work/conf"
+CAKE_CONFIG=$work/conf expect 6 pull org/unknown
+grep -q "warning: org/unknown at main: .*; trying again for" "$work/err" || fail 'a silent wait'
 finish

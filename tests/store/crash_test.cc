@@ -21,20 +21,6 @@
 namespace cake {
 namespace {
 
-bool is_long() {
-  const char* value = std::getenv("CAKE_LONG");
-  return value != nullptr && std::string_view(value) == "1";
-}
-
-StoreOptions options(const std::string& directory) {
-  StoreOptions options;
-  options.directory = directory;
-  options.codec = CodecChoice::raw;
-  options.threads = 2;
-  options.cache_size = PercentSize{false, kGiB};
-  return options;
-}
-
 std::string commit_of(const std::string& path) {
   return blake3(as_bytes("commit" + path)).hex().substr(0, 40);
 }
@@ -95,7 +81,7 @@ TEST(CrashChild, DISABLED_History) {
   const uint64_t start = std::strtoull(std::getenv("CAKE_TEST_SEED"), nullptr, 10) * 1000;
   Teller teller(directory + ".told");
   Metrics metrics;
-  auto store = must(Store::open(options(directory), metrics));
+  auto store = must(Store::open(small_store_options(directory), metrics));
   const RowId repo = must(store->index().get_repo(kSource, kRepo));
   std::vector<RowId> contents;
   for (const std::string path : {"a", "b", "c"}) {
@@ -135,7 +121,7 @@ uint64_t blocks_below(const std::string& directory) {
 void judge(const std::string& directory, const std::string& how) {
   SCOPED_TRACE(how);
   Metrics metrics;
-  const auto store = must(Store::open(options(directory), metrics));
+  const auto store = must(Store::open(small_store_options(directory), metrics));
   const CheckReport report = must(check_store(*store, {}));
   EXPECT_TRUE(report.is_clean()) << report.problems.front().what;
   std::set<std::string> there;
@@ -186,7 +172,7 @@ INSTANTIATE_TEST_SUITE_P(AtEachPoint, Crash,
 class Trouble : public testing::Test {
  protected:
   void SetUp() override {
-    store_ = must(Store::open(options(dir_ / "store"), metrics_));
+    store_ = must(Store::open(small_store_options(dir_ / "store"), metrics_));
     const RowId repo = must(store_->index().get_repo(kSource, kRepo));
     TreeEntry entry{"a", kGiB, {}};
     entry.ids.sha256 = blake3(as_bytes("a")).hex();

@@ -19,20 +19,6 @@
 namespace cake {
 namespace {
 
-bool is_long() {
-  const char* value = std::getenv("CAKE_LONG");
-  return value != nullptr && std::string_view(value) == "1";
-}
-
-StoreOptions options(const std::string& directory) {
-  StoreOptions options;
-  options.directory = directory;
-  options.codec = CodecChoice::raw;
-  options.threads = 2;
-  options.cache_size = PercentSize{false, kGiB};
-  return options;
-}
-
 struct History {
   std::vector<WriteOp> ops;
   // From `first` operations on the chunk is promised, until it may be gone.
@@ -49,7 +35,7 @@ class Recorder {
  public:
   Recorder(const std::string& directory, uint64_t seed) : random_(seed) {
     WriteLog::start(directory);
-    store_ = must(Store::open(options(directory), metrics_));
+    store_ = must(Store::open(small_store_options(directory), metrics_));
   }
 
   History run(int steps) {
@@ -177,7 +163,7 @@ Verdict lose_power(const History& history, uint64_t states, uint64_t seed,
     write_disk(disk_after_power_loss(history.ops, count, random), dir.path());
     if (spoil) spoil(dir.path());
     Metrics metrics;
-    const auto store = Store::open(options(dir.path()), metrics);
+    const auto store = Store::open(small_store_options(dir.path()), metrics);
     if (!store) {
       verdict.damaged++;
       if (verdict.first.empty()) verdict.first = store.error().message;
@@ -273,7 +259,7 @@ TEST_F(PowerLoss, FindsTailThatIsNotSalvaged) {
 TEST_F(PowerLoss, FindsLeaseThatIsIgnored) {
   TempDir dir;
   Metrics metrics;
-  auto store = must(Store::open(options(dir.path()), metrics));
+  auto store = must(Store::open(small_store_options(dir.path()), metrics));
   StoreFixture fixture(dir.path());
   const RowId open_file = fixture.content("open", kMiB);
   fixture.put(open_file, 0, random_bytes(1, 100'000));

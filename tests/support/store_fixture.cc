@@ -7,6 +7,20 @@
 
 namespace cake {
 
+StoreOptions small_store_options(const std::string& directory) {
+  StoreOptions options;
+  options.directory = directory;
+  options.codec = CodecChoice::raw;
+  options.threads = 2;
+  options.cache_size = PercentSize{false, kGiB};
+  return options;
+}
+
+bool is_long() {
+  const char* value = std::getenv("CAKE_LONG");
+  return value != nullptr && std::string_view(value) == "1";
+}
+
 StoreFixture::StoreFixture(const std::string& directory, CodecChoice codec) {
   StoreOptions options;
   options.directory = directory;

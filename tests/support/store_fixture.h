@@ -27,6 +27,12 @@ inline void must(const Status& status) {
   ASSERT_TRUE(status.ok()) << errc_name(status.error().code) << ": " << status.error().message;
 }
 
+// Raw chunks, two threads, a limit of 1 GiB.
+StoreOptions small_store_options(const std::string& directory);
+
+// Whether tests that take samples are to take all (CAKE_LONG=1, `tests/run --long`).
+bool is_long();
+
 class StoreFixture {
  public:
   explicit StoreFixture(const std::string& directory, CodecChoice codec = CodecChoice::raw);

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "tests/support/pattern.h"
+#include "tests/support/store_fixture.h"
 
 namespace cake {
 namespace {
@@ -117,7 +118,7 @@ TEST(FloatPlanes, GivesBackOddValues) {
 TEST(FloatPlanes, GivesBackAnyLength) {
   const Buffer plain = weights(5'000, Dtype::bf16, 0.02, 4);
   const Buffer wide = weights(5'000, Dtype::f32, 0.02, 5);
-  const size_t step = getenv("CAKE_LONG") ? 1 : 41;
+  const size_t step = is_long() ? 1 : 41;
   for (size_t length = 0; length <= 4'100; length += length < 70 ? 1 : step)
     for (const Dtype dtype : kDtypes) {
       expect_identity(ByteSpan(plain).first(length), dtype);

@@ -1,4 +1,4 @@
-#include "tools/part_file.h"
+#include "store/base/part_name.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 namespace cake {
 namespace {
 
-TEST(PartFile, LiesHiddenBesideItsTarget) {
+TEST(PartName, LiesHiddenBesideItsTarget) {
   const std::filesystem::path part(part_name("/models/a/config.json"));
   EXPECT_EQ(part.parent_path(), "/models/a");
   EXPECT_TRUE(part.filename().string().starts_with(".config.json."));
@@ -17,7 +17,7 @@ TEST(PartFile, LiesHiddenBesideItsTarget) {
 
 // A file of a hub may have a name of 255 bytes; with more in front and behind it there is no
 // directory entry for it.
-TEST(PartFile, LongNamesHaveRoomAndDiffer) {
+TEST(PartName, LongNamesHaveRoomAndDiffer) {
   for (size_t length = 230; length <= NAME_MAX; length++) {
     const std::string name(length - 1, 'n');
     const std::string part = part_name("/models/" + name + "a");

@@ -1,4 +1,4 @@
-#include "tools/part_file.h"
+#include "store/base/part_name.h"
 
 #include <unistd.h>
 
