@@ -401,7 +401,7 @@ void http_get(HttpClient& http, HttpRequest request, uint64_t limit_bytes,
   };
   handlers.on_done = [state, limit_bytes, done = std::move(done)](Status status) {
     if (state->is_too_large)
-      return done(Error{Errc::upstream, cat("answer is larger than ", limit_bytes, " bytes")});
+      return done(Error{Errc::corrupt, cat("answer is larger than ", limit_bytes, " bytes")});
     if (!status) return done(std::move(status).error());
     done(std::move(state->answer));
   };

@@ -85,7 +85,8 @@ class HttpClient {
   std::unique_ptr<Impl> impl_;
 };
 
-// Whole small answer, for metadata.  `limit_bytes` bounds the body (more: Errc::upstream).
+// Whole small answer, for metadata.  `limit_bytes` bounds the body (more: Errc::corrupt, for the
+// next answer would be as large).
 struct HttpAnswer {
   HttpResponseHead head;
   std::string body;

@@ -11,6 +11,7 @@ namespace {
 
 constexpr size_t kMaxPages = 20'000;
 constexpr size_t kMaxItems = 2'000'000;
+constexpr uint64_t kMaxListBytes = kGiB;
 
 std::string api_path(const RepoName& repo, std::string_view call, const std::string& revision) {
   return cat("/api/", repo_type_plural(repo.type), "/", encode_path(repo.id), "/", call, "/",
@@ -50,7 +51,9 @@ class Paging : public std::enable_shared_from_this<Paging<Item>> {
   void take(const HubSession::Answer& answer) {
     items_.insert(items_.end(), std::make_move_iterator(page_.begin()),
                   std::make_move_iterator(page_.end()));
-    if (items_.size() > kMaxItems) return fail("the list is too long");
+    list_bytes_ += answer.http.body.size();
+    if (items_.size() > kMaxItems || list_bytes_ > kMaxListBytes)
+      return fail("the list is too long");
     const std::optional<std::string> next = find_next_link(answer.http.head);
     if (!next) return done_(std::move(items_));
     const Result<Url> link = answer.url.resolve(*next);
@@ -73,6 +76,7 @@ class Paging : public std::enable_shared_from_this<Paging<Item>> {
   std::unordered_set<std::string> seen_;
   std::vector<Item> page_;  // the newest
   std::vector<Item> items_;
+  uint64_t list_bytes_ = 0;  // of JSON
 };
 
 // Some hubs compare authors without case, and a link may name anything.

@@ -17,8 +17,12 @@ constexpr int64_t kUnknownLifeSeconds = 15 * 60;
 constexpr int64_t kLongestLifeSeconds = 3600;
 constexpr int64_t kMarginSeconds = 60;
 
+// Longest path of an entry that is looked at; hubs and file systems allow fewer.
+constexpr size_t kMaxPathBytes = 4096;
+
 // Parses; `keep` sees every event and answers false to drop the value, so that a page of a
-// thousand entries never stands in memory as a tree.
+// thousand entries never stands in memory as a tree.  It must keep no list inside of another and
+// few members of an object: with each object's end the parser goes through all that its parent has.
 Result<Json> parse_json(std::string_view text, const Json::parser_callback_t& keep) {
   bool is_too_deep = false;
   const auto bounded = [&](int depth, Json::parse_event_t event, Json& value) {
@@ -42,25 +46,44 @@ std::string lower_hex(std::string text, size_t digits) {
   return is_hex(text, digits) ? text : std::string();
 }
 
-// Calls `each` for every object of an array, then forgets it.
+// What is looked at of the entries of lists.
+bool is_known_member(const Json& name) {
+  for (const char* known : {"type", "path", "size", "oid", "xetHash", "lfs", "id"})
+    if (name == known) return true;
+  return false;
+}
+
+// Calls `each` for every object of an array, with its known members, then forgets it.
 Status for_each_object(std::string_view text, const std::function<Status(const Json&)>& each) {
+  using Event = Json::parse_event_t;
   Status status;
-  const auto keep = [&](int depth, Json::parse_event_t event, Json& value) {
-    if (event != Json::parse_event_t::object_end || depth != 1) return true;
-    if (status) status = each(value);
-    return false;
+  bool is_list = false;
+  const auto keep = [&](int depth, Event event, Json& value) {
+    if (depth == 0) {
+      is_list = is_list || event == Event::array_start;
+      return true;
+    }
+    if (depth == 1 && event == Event::object_end) {
+      if (status) status = each(value);
+      return false;
+    }
+    if (depth == 1 && event != Event::object_start) {
+      status = Error{Errc::upstream, "the list has something else than objects"};
+      return false;
+    }
+    if (event == Event::key) return is_known_member(value);
+    return event != Event::array_start;
   };
-  const Json json = CAKE_TRY(parse_json(text, keep));
-  CAKE_TRY(std::move(status));
-  // Objects are gone by now; what is left was none.
-  if (!json.is_array() || !json.empty()) return Error{Errc::upstream, "answer is not a list"};
-  return {};
+  CAKE_TRY(parse_json(text, keep));
+  if (!is_list) return Error{Errc::upstream, "answer is not a list"};
+  return status;
 }
 
 Status add_tree_entry(const Json& object, std::vector<TreeEntry>& entries) {
   if (string_of(object, "type") != "file") return {};
   TreeEntry entry;
   entry.path = string_of(object, "path");
+  if (entry.path.size() > kMaxPathBytes) entry.path = "/";  // as invalid, and counted with those
   const auto size = object.find("size");
   const bool has_size = size != object.end() && size->is_number_unsigned() &&
                         size->get<uint64_t>() <= std::numeric_limits<int64_t>::max();
@@ -163,8 +186,10 @@ void cut_out(std::string& text, const std::string& secret) {
 Result<RevisionInfo> parse_revision_info(std::string_view json) {
   // The rest of a repo's card may be megabytes.
   const auto keep = [](int depth, Json::parse_event_t event, Json& value) {
-    if (event != Json::parse_event_t::key || depth != 1) return true;
-    return value == "sha" || value == "id" || value == "lastModified";
+    if (depth == 0) return true;
+    if (event == Json::parse_event_t::key)
+      return value == "sha" || value == "id" || value == "lastModified";
+    return event == Json::parse_event_t::value;
   };
   const Json object = CAKE_TRY(parse_json(json, keep));
   if (!object.is_object()) return Error{Errc::upstream, "repo information is not an object"};
@@ -232,16 +257,22 @@ Millis signed_url_life(const Url& url, int64_t now) {
 }
 
 HubFailure parse_failure(const HttpResponseHead& head, std::string_view body) {
-  HubFailure failure{head.status, printable(head.find("x-error-code")), {}};
+  HubFailure failure{head.status, printable(head.find("x-error-code")), {}, false};
   std::string message(head.find("x-error-message"));
   if (message.empty() && body.starts_with('{')) {
-    const auto keep = [](int, Json::parse_event_t, const Json&) { return true; };
+    const auto keep = [](int depth, Json::parse_event_t event, const Json& value) {
+      if (event == Json::parse_event_t::key) return value == "error";
+      return depth == 0 || event == Json::parse_event_t::value;
+    };
     const Result<Json> json = parse_json(body.substr(0, 64 * kKiB), keep);
     if (json && json->is_object()) message = string_of(*json, "error");
   }
   if (message.empty() && !body.starts_with('<') && !body.starts_with('{'))
     message = body.substr(0, kMaxMessageBytes);
   failure.message = printable(message);
+  failure.is_page =
+      failure.code.empty() && head.find("x-error-message").empty() &&
+      (trimmed(body).starts_with('<') || head.find("content-type").starts_with("text/html"));
   return failure;
 }
 
@@ -251,6 +282,10 @@ Error failure_error(const HubFailure& failure, const HubQuestion& question) {
   cut_out(said, question.token);
   const bool has_token = !question.token.empty();
   const std::string detail = cat(what, ": HTTP ", failure.status, said.empty() ? "" : ": ", said);
+  // A proxy or a gate on the way; the hub's own refusals say what they are.
+  if (failure.is_page && (failure.status == 401 || failure.status == 403))
+    return Error{Errc::upstream,
+                 detail + ": a page that is not the hub's; check proxy and network"};
   const bool is_bad_token = said.find("Invalid credentials in Authorization") != std::string::npos;
   if (failure.code == "RevisionNotFound")
     return Error{Errc::not_found, what + ": no such branch, tag or commit"};

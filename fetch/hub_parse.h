@@ -48,7 +48,8 @@ Millis signed_url_life(const Url& url, int64_t now);
 struct HubFailure {
   int status = 0;
   std::string code;
-  std::string message;  // printable, at most 300 bytes
+  std::string message;   // printable, at most 300 bytes
+  bool is_page = false;  // for people, and without anything that hubs say
 };
 HubFailure parse_failure(const HttpResponseHead& head, std::string_view body);
 

@@ -10,7 +10,7 @@ namespace {
 
 // A page of a tree that no paging cuts: half a million files.
 constexpr uint64_t kMaxAnswerBytes = 64 * kMiB;
-constexpr unsigned kMaxDoubts = 3;  // answers that make no sense, of one call
+constexpr unsigned kMaxDoubts = 3;     // answers that make no sense, of one call
 constexpr unsigned kToldFailures = 4;  // after half a second or so
 constexpr char kPace[] = "api";
 constexpr Millis kWaitSlice{100};  // how soon a waiting call sees that it was cancelled

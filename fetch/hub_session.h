@@ -21,7 +21,8 @@ namespace cake {
 struct HubOptions {
   Url endpoint;  // of parse_endpoint
   BackoffOptions backoff;
-  // Somebody waits at a terminal: a question that goes on failing is told once, while it is retried.
+  // Somebody waits at a terminal: a question that goes on failing is told once, while it is
+  // retried.
   bool tells_retries = false;
 };
 

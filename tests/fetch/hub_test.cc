@@ -260,6 +260,28 @@ TEST_F(HubTest, APageThatNamesAnotherHostIsAskedForHere) {
             "/api/models/org/name/tree/" + kCommit + "?cursor=1");
 }
 
+// "[a,a,…,b,b,…]"
+std::string many(std::string_view a, std::string_view b, size_t count) {
+  std::string text = "[";
+  for (const std::string_view each : {a, b})
+    for (size_t i = 0; i < count; i++) text.append(each).append(",");
+  text.back() = ']';
+  return text;
+}
+
+// A parser that goes through all of a list with each of its objects would not end in time.
+TEST_F(HubTest, WhatEntriesHoldBesideIsNotLookedAt) {
+  const std::string more = many("{}", "{\"a\":{}}", 300'000);
+  start([&](const auto&) {
+    return response(200, "",
+                    cat(R"([{"x":)", more, R"(,"type":"file","lfs":)", more,
+                        R"(,"path":"a","size":5,"oid":)", more, "}]"));
+  });
+  const auto got = list();
+  ASSERT_TRUE(got) << got.error().message;
+  EXPECT_EQ(*got, (std::vector<TreeEntry>{{"a", 5, {}}}));
+}
+
 TEST_F(HubTest, MalformedTreesAreUpstream) {
   std::string body;
   start([&](const auto&) { return response(200, "", body); });
@@ -271,7 +293,8 @@ TEST_F(HubTest, MalformedTreesAreUpstream) {
         std::string("[{\"type\":\"file\",\"path\":7,\"size\":1}]"),
         std::string("[{\"type\":\"file\",\"path\":\"a\",\"size\":18446744073709551615}]"),
         std::string("[{\"type\":\"file\""), std::string(100'000, '['),
-        "[{\"a\":" + std::string(1'000, '[') + std::string(1'000, ']') + "}]"}) {
+        "[{\"a\":" + std::string(1'000, '[') + std::string(1'000, ']') + "}]",
+        many("0", "{}", 700'000)}) {
     body = bad;
     const auto got = list();
     ASSERT_FALSE(got) << bad.substr(0, 80);
@@ -356,6 +379,10 @@ INSTANTIATE_TEST_SUITE_P(
                   Errc::denied, "token refused"},
         ErrorCase{403, "", R"({"error":"your hf_secret lacks a scope"})", true, Errc::denied,
                   "lacks a scope"},
+        ErrorCase{401, "Content-Type: text/html\r\n", "Log in", false, Errc::upstream,
+                  "not the hub's"},
+        ErrorCase{403, "", " <html>Blocked</html>", true, Errc::upstream, "not the hub's"},
+        ErrorCase{403, "X-Error-Code: GatedRepo\r\n", "<html>", true, Errc::denied, "ask for"},
         ErrorCase{410, "X-Error-Message: gone for good\r\n", "", true, Errc::not_found,
                   "gone for good"},
         ErrorCase{451, "", "", true, Errc::denied, "451"},
