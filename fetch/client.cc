@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "fetch/once_done.h"
 #include "fetch/prefetcher.h"
 #include "store/base/log.h"
 #include "store/twin.h"
@@ -14,10 +15,18 @@ constexpr size_t kMaxRemembered = 10'000;
 // The kernel lets one process at a time look a name up; those who waited behind one that failed are
 // not to wait for the hub again, each in turn.  What fails faster than this is asked again.
 constexpr Millis kNameFailureMemory{200};
+// How long a hub may take to say whether a name that is known has moved.
+constexpr Millis kKnownNamePatience{3'000};
 constexpr Millis kLogEvery{60'000};
 constexpr size_t kMaxRecentSnapshots = 64;
 // Readers kept beyond those in use elsewhere; each costs about 80 bytes an extent touched.
 constexpr size_t kMaxReaders = 1'024;
+
+// A hub that answers, but not with a list, may serve repos by name all the same.
+bool may_have_repos(Errc listing_failed) {
+  return listing_failed == Errc::unsupported || listing_failed == Errc::upstream ||
+         listing_failed == Errc::denied || listing_failed == Errc::rate_limited;
+}
 
 std::string full_name(const std::pair<RepoName, std::string>& key) {
   return cat(key.first.type == RepoType::model ? "" : cat(repo_type_plural(key.first.type), "/"),
@@ -131,14 +140,21 @@ void Client::find_snapshot(const RepoName& repo, const std::string& revision, bo
   Done<SnapshotPtr> answer = std::move(done);
   if (may_use_known) {
     // A hub that does not answer must not take away what is here.
-    answer = [known = *known, key, next = std::move(answer)](Result<SnapshotPtr> result) {
+    const OnceDone<SnapshotPtr> once(std::move(answer));
+    answer = [known = *known, key, once](Result<SnapshotPtr> result) {
       if (!result && result.error().code != Errc::cancelled) {
         log_warn(result.error().with(cat(full_name(key), ": not looked up again")).message);
-        next(known);
+        once(known);
       } else {
-        next(std::move(result));
+        once(std::move(result));
       }
     };
+    // Nor make a reader wait for long; the look-up goes on behind.  Who asked for the hub's word
+    // waits for it.
+    if (!ask_hub && fetcher_->health().is_down())
+      once(*known);
+    else if (!ask_hub)
+      upstream_->after(kKnownNamePatience, [known = *known, once] { once(known); });
   }
   if (lookups_.join(key, std::move(answer))) look_up(key, deadline);
 }
@@ -322,34 +338,81 @@ void Client::list_author(RepoType type, const std::string& author, Deadline dead
                 });
 }
 
+void Client::find_author(RepoType type, const std::string& author, Deadline deadline,
+                         Done<std::monostate> done) {
+  if (!is_valid_repo_part(author)) {
+    done(Error{Errc::not_found, cat(author, " is not a name a hub can have")});
+    return;
+  }
+  const Result<std::vector<std::string>> known = known_repos_of(type, author);
+  const auto listing = store_.index().find_author(source_, type, author);
+  if (!known || !listing) {
+    done(!known ? known.error() : listing.error());
+    return;
+  }
+  if (!known->empty() || (*listing && !(*listing)->ids.empty())) {
+    done(std::monostate{});
+    return;
+  }
+  const Error absent{Errc::not_found,
+                     cat(author, ": no such author, or no repo of theirs is visible")};
+  if (*listing && unix_now() - (*listing)->listed_at < options_.listing_ttl_s) {
+    done(absent);
+    return;
+  }
+  if (is_offline()) {
+    done(Error{Errc::offline,
+               cat(author, " is not in the store, and the network is off (offline=yes)")});
+    return;
+  }
+  ask_for_listing(type, author, ListPart::first_page, deadline,
+                  [absent, done = std::move(done)](const Result<RepoList>& list) {
+                    if (list && list->ids.empty() && list->is_whole)
+                      done(absent);
+                    else if (list || may_have_repos(list.error().code))
+                      done(std::monostate{});
+                    else
+                      done(list.error());
+                  });
+}
+
 void Client::renew_listing(RepoType type, const std::string& author, Deadline deadline,
                            Done<std::vector<std::string>> done) {
-  const std::pair<RepoType, std::string> key{type, author};
+  ask_for_listing(type, author, ListPart::all, deadline,
+                  [done = std::move(done)](const Result<RepoList>& list) {
+                    done(list ? Result<std::vector<std::string>>(list->ids) : list.error());
+                  });
+}
+
+void Client::ask_for_listing(RepoType type, const std::string& author, ListPart part,
+                             Deadline deadline, Done<RepoList> done) {
+  const ListingKey key{type, author, part};
   if (!listings_.join(key, std::move(done))) return;
-  upstream_->list_repos(type, author, deadline, [this, key](Result<std::vector<std::string>> ids) {
-    if (!ids) {
-      fetcher_->health().failed(ids.error().code);
+  upstream_->list_repos(type, author, part, deadline, [this, key](Result<RepoList> list) {
+    if (!list) {
+      fetcher_->health().failed(list.error().code);
       // No such author is an answer, and is remembered as one.
-      if (ids.error().code == Errc::not_found)
-        ids = std::vector<std::string>{};
+      if (list.error().code == Errc::not_found)
+        list = RepoList{};
       else
-        log_failure(key.second, ids.error());
+        log_failure(key.author, list.error());
     }
-    if (ids) {
-      fetcher_->health().succeeded();
-      std::erase_if(*ids, [&](const std::string& id) {
-        return !is_valid_repo_id(id) || !id.starts_with(key.second + "/");
-      });
-    }
-    const bool is_ok = ids.ok();
-    auto kept = std::make_shared<Result<std::vector<std::string>>>(std::move(ids));
-    if (!is_ok) {
-      listings_.finish(key, *kept);
+    if (!list) {
+      listings_.finish(key, list);
       return;
     }
+    fetcher_->health().succeeded();
+    std::erase_if(list->ids, [&, prefix = key.author + "/"](const std::string& id) {
+      return !is_valid_repo_id(id) || !id.starts_with(prefix);
+    });
+    if (!list->is_whole) {
+      listings_.finish(key, list);
+      return;
+    }
+    auto kept = std::make_shared<Result<RepoList>>(std::move(list));
     fetcher_->post(ThreadPool::Priority::demand, [this, key, kept] {
       const Status stored =
-          store_.index().put_author(source_, key.first, key.second, {**kept, unix_now()});
+          store_.index().put_author(source_, key.type, key.author, {(*kept)->ids, unix_now()});
       if (!stored.ok()) log_warn(stored.error().with("remembering a listing").message);
       listings_.finish(key, *kept);
     });

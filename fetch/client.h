@@ -68,6 +68,11 @@ class Client {
   // listing that is too old is answered all the same and renewed behind.
   void list_author(RepoType type, const std::string& author, Deadline deadline,
                    Done<std::vector<std::string>> done);
+  // Whether there may be such an author: ok also when the hub answers without a list, for their
+  // repos may be had by name all the same.  Asks for one page at most, and for none when anything
+  // is known.
+  void find_author(RepoType type, const std::string& author, Deadline deadline,
+                   Done<std::monostate> done);
   // Authors with a repo that the store holds a snapshot of.
   Result<std::vector<std::string>> known_authors(RepoType type);
 
@@ -81,6 +86,12 @@ class Client {
 
  private:
   using NameKey = std::pair<RepoName, std::string>;  // repo and revision
+  struct ListingKey {
+    RepoType type;
+    std::string author;
+    ListPart part;
+    auto operator<=>(const ListingKey&) const = default;  // NOLINT(modernize-use-nullptr)
+  };
 
   void look_up(const NameKey& key, Deadline deadline);
   void list_commit(const NameKey& key, const RevisionInfo& info, Deadline deadline);
@@ -94,6 +105,8 @@ class Client {
   Result<std::vector<std::string>> known_repos_of(RepoType type, const std::string& author);
   void renew_listing(RepoType type, const std::string& author, Deadline deadline,
                      Done<std::vector<std::string>> done);
+  void ask_for_listing(RepoType type, const std::string& author, ListPart part, Deadline deadline,
+                       Done<RepoList> done);
 
   // Constant after construction.
   Store& store_;
@@ -104,7 +117,7 @@ class Client {
   const std::shared_ptr<Prefetcher> prefetcher_;
 
   SingleFlight<NameKey, SnapshotPtr> lookups_;
-  SingleFlight<std::pair<RepoType, std::string>, std::vector<std::string>> listings_;
+  SingleFlight<ListingKey, RepoList> listings_;
 
   // Guarded by mutex_.  Leaf lock.
   Mutex mutex_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "fetch/file_reader.h"
+#include "fetch/retry.h"
 #include "store/base/log.h"
 
 namespace cake {
@@ -36,9 +37,12 @@ class RangeFetch final : public RangeSink {
 
   const PlannedRange& range() const { return range_; }
   const FileReader& reader() const { return *reader_; }
-  FileAddress address() const { return reader_->address(); }
-  // From here on Flow counts it.
-  void begin() { began_at_ = steady_now(); }
+  // From here on Flow counts it.  Answers what to ask.
+  const FileAddress& begin() {
+    began_at_ = steady_now();
+    address_ = reader_->address();
+    return address_;
+  }
 
   bool on_bytes(uint64_t offset, ByteSpan bytes) override {
     if (offset != range_.bytes.offset + received_ || bytes.size() > range_.bytes.length - received_)
@@ -72,7 +76,10 @@ class RangeFetch final : public RangeSink {
     if (!status.ok()) fetcher_->health_.failed(status.error().code);
     std::vector<uint64_t> missing;
     while (next_ != end) missing.push_back(next_++);
-    if (!missing.empty()) reader_->range_ended(missing, status);
+    if (!status.ok() && is_refusal(status.error().code))
+      reader_->range_refused(missing, status.error(), address_);
+    else if (!missing.empty())
+      reader_->range_ended(missing, status);
     fetcher_->leave_region(region_);
     if (began_at_ != SteadyTime{}) fetcher_->range_over(*this, end_of(status));
   }
@@ -95,7 +102,8 @@ class RangeFetch final : public RangeSink {
   const PlannedRange range_;
   const Fetcher::RegionKey region_;
   const bool is_demand_;
-  uint64_t next_;  // ordinal being filled
+  uint64_t next_;        // ordinal being filled
+  FileAddress address_;  // that was asked
   SteadyTime began_at_{}, first_byte_at_{};
   uint64_t received_ = 0;
   uint64_t unnoted_ = 0;  // not yet told to Flow
@@ -111,9 +119,7 @@ Fetcher::Fetcher(Store& store, Upstream* upstream, FetchOptions options, Metrics
       bytes_unstored_(metrics.counter("fetch.bytes_unstored")),
       extents_refetched_(metrics.counter("fetch.extents_refetched")),
       ranges_requested_(metrics.counter("fetch.ranges_requested")),
-      flow_({.max_transfers = options.max_transfers,
-             .max_outstanding_bytes =
-                 std::min(options.readahead.max_window_bytes, store.budget().limit() / 2)}) {}
+      flow_({.max_transfers = options.max_transfers, .max_outstanding_bytes = max_readahead()}) {}
 
 void Fetcher::stop() {
   stopping_.store(true, std::memory_order_release);
@@ -129,24 +135,29 @@ void Fetcher::stop() {
 
 // --- which ranges, and when ---
 
-void Fetcher::submit(std::shared_ptr<RangeFetch> range, bool is_demand) {
+void Fetcher::submit(const std::shared_ptr<RangeFetch>& range, bool is_demand) {
+  bool is_queued = false;
   {
     MutexLock lock(mutex_);
     if (!is_demand && !is_stopping() && flow_.active() >= flow_.transfers()) {
       flow_.refused();
-      queue_.push_back(std::move(range));
-      return;
+      queue_.push_back(range);
+      is_queued = true;
+    } else {
+      flow_.started();
     }
-    flow_.started();
   }
-  send(range, is_demand);
+  if (!is_queued) return send(range, is_demand);
+  // Who came to wait before it was in the queue could not hurry it.
+  const std::vector<uint64_t> awaited = range->reader().awaited(range->range());
+  if (!awaited.empty()) hurry(range->reader(), awaited);
 }
 
 void Fetcher::send(const std::shared_ptr<RangeFetch>& range, bool is_demand) {
-  range->begin();
+  const FileAddress& address = range->begin();
   Upstream* const target = upstream();
   if (target == nullptr) return range->on_end(Error{Errc::cancelled, "unmounting"});
-  target->read(range->address(), range->range().bytes, is_demand,
+  target->read(address, range->range().bytes, is_demand,
                options_.is_hard ? Deadline::never() : Deadline::after(options_.timeo), range);
 }
 
@@ -210,6 +221,10 @@ void Fetcher::post(ThreadPool::Priority priority, std::function<void()> task) {
 void Fetcher::task_ended() {
   MutexLock lock(mutex_);
   if (--tasks_ == 0) idle_.notify_all();
+}
+
+uint64_t Fetcher::max_readahead() const {
+  return std::min(options_.readahead.max_window_bytes, store_.budget().limit() / 2);
 }
 
 uint64_t Fetcher::readahead_limit() const {

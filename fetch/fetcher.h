@@ -63,6 +63,8 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
 
   // How many bytes readahead may ask for now: memory, disk and outstanding requests considered.
   uint64_t readahead_limit() const;
+  // The most that it can be.
+  uint64_t max_readahead() const;
 
   Store& store() { return store_; }
   Upstream* upstream() { return is_stopping() ? nullptr : upstream_; }
@@ -94,7 +96,7 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
                     std::vector<uint64_t> ordinals, bool is_demand, SteadyTime waiting_since);
   void task_ended() EXCLUDES(mutex_);
   // Now, or for readahead when Flow lets it.
-  void submit(std::shared_ptr<RangeFetch> range, bool is_demand) EXCLUDES(mutex_);
+  void submit(const std::shared_ptr<RangeFetch>& range, bool is_demand) EXCLUDES(mutex_);
   // Counted by flow_ already.
   void send(const std::shared_ptr<RangeFetch>& range, bool is_demand);
   void range_over(const RangeFetch& over, Flow::End end) EXCLUDES(mutex_);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "fetch/retry.h"
 #include "store/base/log.h"
 
 namespace cake {
@@ -34,12 +35,9 @@ struct FileCut::HeadFetch final : RangeSink, std::enable_shared_from_this<HeadFe
   const std::shared_ptr<FileCut> cut;
   Buffer head;
   uint64_t wanted = 0;
+  FileAddress address;  // that was asked
   unsigned attempts = 0;
 };
-
-FileAddress FileCut::address() const {
-  return {content_.repo, content_.commit, content_.path, content_.ids, content_.bytes};
-}
 
 void FileCut::find(const std::shared_ptr<FileCut>& self, Done<std::monostate> then) {
   if (self->is_known()) {
@@ -122,7 +120,8 @@ void FileCut::fetch_head(const HeadPtr& head) {
   head->wanted = std::min(std::max(needed, kHeadProbeBytes), content_.bytes);
   const Deadline deadline =
       fetcher_.options().is_hard ? Deadline::never() : Deadline::after(fetcher_.options().timeo);
-  target->read(address(), {have, head->wanted - have}, true, deadline, head);
+  head->address = places_.address();
+  target->read(head->address, {have, head->wanted - have}, true, deadline, head);
 }
 
 void FileCut::head_ended(const HeadPtr& head, const Status& status) {
@@ -142,6 +141,7 @@ void FileCut::head_ended(const HeadPtr& head, const Status& status) {
 
 void FileCut::retry_head(const HeadPtr& head, const Error& error) {
   fetcher_.health().failed(error.code);
+  if (is_refusal(error.code) && places_.leave(head->address)) return fetch_head(head);
   const ByteRange bytes{head->head.size(), head->wanted - head->head.size()};
   if (!trouble_.should_retry(error, ++head->attempts)) {
     finish(trouble_.note_failure(error, bytes));

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "fetch/file_places.h"
 #include "fetch/file_trouble.h"
 #include "store/recipe.h"
 
@@ -18,9 +19,13 @@ class FileCut {
  public:
   // `on_head` is given a head that was fetched, once the recipe is known and before anyone who
   // waits for it.  References outlive this.
-  FileCut(Fetcher& fetcher, const ContentRow& content, FileTrouble& trouble,
+  FileCut(Fetcher& fetcher, const ContentRow& content, FileTrouble& trouble, FilePlaces& places,
           std::function<void(const Buffer&)> on_head)
-      : fetcher_(fetcher), content_(content), trouble_(trouble), on_head_(std::move(on_head)) {}
+      : fetcher_(fetcher),
+        content_(content),
+        trouble_(trouble),
+        places_(places),
+        on_head_(std::move(on_head)) {}
 
   bool is_known() const { return is_known_.load(std::memory_order_acquire); }
   // Only once is_known.
@@ -40,12 +45,12 @@ class FileCut {
   void retry_head(const HeadPtr& head, const Error& error);
   void cut_head(const Buffer& head);
   void finish(const Status& status) EXCLUDES(mutex_);
-  FileAddress address() const;
 
   // Constant after construction.
   Fetcher& fetcher_;
   const ContentRow& content_;
   FileTrouble& trouble_;
+  FilePlaces& places_;
   const std::function<void(const Buffer&)> on_head_;
 
   // Written once, by whoever is cutting, before is_known_ becomes true; read freely after.

@@ -47,14 +47,12 @@ FileReader::FileReader(std::shared_ptr<Fetcher> fetcher, ContentRow content, Rea
       events_(std::move(events)),
       trouble_(*fetcher_, content_),
       stored_(fetcher_->store(), content_, trouble_),
-      cut_(*fetcher_, content_, trouble_, [this](const Buffer& head) { adopt_head(head); }),
+      places_(fetcher_->store().index(), content_),
+      cut_(*fetcher_, content_, trouble_, places_,
+           [this](const Buffer& head) { adopt_head(head); }),
       decode_ahead_(content_.bytes) {}
 
 FileReader::~FileReader() = default;
-
-FileAddress FileReader::address() const {
-  return {content_.repo, content_.commit, content_.path, content_.ids, content_.bytes};
-}
 
 std::string FileReader::cutter_name() const {
   if (!cut_.is_known()) return "";
@@ -317,6 +315,15 @@ std::vector<uint64_t> FileReader::deliver_stored(const std::vector<uint64_t>& or
   return missing;
 }
 
+std::vector<uint64_t> FileReader::awaited(const PlannedRange& range) const {
+  std::vector<uint64_t> ordinals;
+  MutexLock lock(mutex_);
+  for (auto flight = flights_.lower_bound(range.first);
+       flight != flights_.end() && flight->first < range.first + range.count; ++flight)
+    if (!flight->second.waiters.empty()) ordinals.push_back(flight->first);
+  return ordinals;
+}
+
 void FileReader::complete(uint64_t ordinal, const Result<ChunkPtr>& result) {
   Flight ended;
   {
@@ -428,6 +435,17 @@ void FileReader::range_ended(const std::vector<uint64_t>& ordinals, const Status
   trouble_.note_retry(error, bytes);
   fetcher_->extents_refetched().add(again.size());
   fetcher_->start_after(FileTrouble::retry_delay(attempts), shared_from_this(), std::move(again));
+}
+
+void FileReader::range_refused(const std::vector<uint64_t>& ordinals, const Error& error,
+                               const FileAddress& address) {
+  fetcher_->post(ThreadPool::Priority::demand,
+                 [self = shared_from_this(), ordinals, error, address] {
+                   if (self->places_.leave(address))
+                     self->fetcher_->start(self, ordinals, true);
+                   else
+                     self->range_ended(ordinals, error);
+                 });
 }
 
 void FileReader::fail(const std::vector<uint64_t>& ordinals, const Error& error) {

@@ -68,14 +68,19 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   std::string cutter_name() const;
 
   // For the fetcher.
-  FileAddress address() const;
+  FileAddress address() const { return places_.address(); }
   const Extents& extents() const { return cut_.recipe().extents; }
   // Looks the extents up in the index again; answers those still missing after delivering the rest.
   std::vector<uint64_t> deliver_stored(const std::vector<uint64_t>& ordinals);
+  // Those of a range's extents that somebody waits for.
+  std::vector<uint64_t> awaited(const PlannedRange& range) const EXCLUDES(mutex_);
   // A whole extent has come.
   void arrived(uint64_t ordinal, std::shared_ptr<ChunkBuffer> chunk);
   // These extents will not come in this attempt.
   void range_ended(const std::vector<uint64_t>& ordinals, const Status& status);
+  // Nor at this address in any other: denied or not_found.
+  void range_refused(const std::vector<uint64_t>& ordinals, const Error& error,
+                     const FileAddress& address);
 
  private:
   using Arrival = std::function<void(const Result<ChunkPtr>&)>;
@@ -121,6 +126,7 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   // These synchronise themselves; their locks are leaves.
   FileTrouble trouble_;
   StoredExtents stored_;
+  FilePlaces places_;
   FileCut cut_;
 
   // Guarded by mutex_.  Before the locks of cache and fetcher, which are leaves.

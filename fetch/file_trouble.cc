@@ -51,7 +51,7 @@ void FileTrouble::note_retry(const Error& error, ByteRange bytes) {
 Error FileTrouble::note_failure(const Error& error, ByteRange bytes) {
   Error full = error.with(describe(bytes));
   // The kernel asks for each page of a failed read again: one line and one request serve them all.
-  const bool is_answer = error.code == Errc::denied || error.code == Errc::not_found;
+  const bool is_answer = is_refusal(error.code);
   bool is_new = false;
   {
     MutexLock lock(mutex_);

@@ -26,7 +26,7 @@ struct HttpOptions {
   // A transfer that moves fewer than low_speed_bytes in a second for this long is cut:
   // Errc::timeout.
   Millis stall_timeout{10'000};
-  uint64_t low_speed_bytes = 1;
+  uint64_t low_speed_bytes = 1'024;
 };
 
 struct HttpHeader {

@@ -167,6 +167,7 @@ void HttpTransfer::set_request(const HttpSettings& settings) {
   }
   if (!settings.options.proxy.empty()) {
     set(CURLOPT_PROXY, settings.options.proxy.c_str());
+    set(CURLOPT_NOPROXY, "");  // the environment's goes with the environment's proxy
   } else if (!settings.http_proxy.empty() && request.url.starts_with("http:")) {
     set(CURLOPT_PROXY, settings.http_proxy.c_str());
   }

@@ -24,11 +24,17 @@ class Paging : public std::enable_shared_from_this<Paging<Item>> {
  public:
   using Parse = Status (*)(std::string_view page, std::vector<Item>& items);
 
-  Paging(std::shared_ptr<HubSession> session, HubQuestion question, Deadline deadline, Parse parse,
-         Done<std::vector<Item>> done)
+  // `is_whole`: whether no page was left out.
+  using Taken = std::function<void(Result<std::vector<Item>>, bool is_whole)>;
+
+  Paging(std::shared_ptr<HubSession> session, HubQuestion question, ListPart part,
+         Deadline deadline, Parse parse, Taken done)
       : session_(std::move(session)),
         question_(std::move(question)),
+        part_(part),
         deadline_(std::move(deadline)),
+        patience_(std::chrono::ceil<Millis>(deadline_.is_never() ? Millis(0)
+                                                                 : deadline_.at() - steady_now())),
         parse_(parse),
         done_(std::move(done)) {}
 
@@ -40,9 +46,9 @@ class Paging : public std::enable_shared_from_this<Paging<Item>> {
       self->page_.clear();
       return self->parse_(answer.http.body, self->page_);
     };
-    session_->get(url, question_, deadline_, std::move(check),
+    session_->get(url, question_, deadline_.renewed(patience_), std::move(check),
                   [self = this->shared_from_this()](Result<HubSession::Answer> answer) {
-                    if (!answer) return self->done_(std::move(answer).error());
+                    if (!answer) return self->done_(std::move(answer).error(), false);
                     self->take(*answer);
                   });
   }
@@ -55,7 +61,7 @@ class Paging : public std::enable_shared_from_this<Paging<Item>> {
     if (items_.size() > kMaxItems || list_bytes_ > kMaxListBytes)
       return fail("the list is too long");
     const std::optional<std::string> next = find_next_link(answer.http.head);
-    if (!next) return done_(std::move(items_));
+    if (!next || part_ == ListPart::first_page) return done_(std::move(items_), !next);
     const Result<Url> link = answer.url.resolve(*next);
     if (!link) return fail("bad link to the next page: " + link.error().message);
     if (link->same_origin(answer.url)) return ask(*link);
@@ -65,13 +71,17 @@ class Paging : public std::enable_shared_from_this<Paging<Item>> {
     ask(here);
   }
 
-  void fail(std::string_view why) { done_(Error{Errc::upstream, cat(question_.what, ": ", why)}); }
+  void fail(std::string_view why) {
+    done_(Error{Errc::upstream, cat(question_.what, ": ", why)}, false);
+  }
 
   const std::shared_ptr<HubSession> session_;
   const HubQuestion question_;
+  const ListPart part_;
   const Deadline deadline_;
+  const Millis patience_;  // for each page: a list may have any number of them
   const Parse parse_;
-  const Done<std::vector<Item>> done_;
+  const Taken done_;
   // Confined to the HTTP thread of each answer in turn.
   std::unordered_set<std::string> seen_;
   std::vector<Item> page_;  // the newest
@@ -128,27 +138,32 @@ void HubUpstream::resolve_revision(const RepoName& repo, const std::string& revi
 void HubUpstream::list_tree(const RepoName& repo, const std::string& commit, Deadline deadline,
                             Done<std::vector<TreeEntry>> done) {
   auto paging = std::make_shared<Paging<TreeEntry>>(
-      session_, session_->question(repo, cat("files of ", repo.id, " at ", commit)),
-      std::move(deadline), &parse_tree_page, std::move(done));
+      session_, session_->question(repo, cat("files of ", repo.id, " at ", commit)), ListPart::all,
+      std::move(deadline), &parse_tree_page,
+      [done = std::move(done)](Result<std::vector<TreeEntry>> entries, bool) {
+        done(std::move(entries));
+      });
   paging->ask(session_->url(api_path(repo, "tree", commit), "recursive=true"));
 }
 
-void HubUpstream::list_repos(RepoType type, const std::string& author, Deadline deadline,
-                             Done<std::vector<std::string>> done) {
+void HubUpstream::list_repos(RepoType type, const std::string& author, ListPart part,
+                             Deadline deadline, Done<RepoList> done) {
   const std::string what = cat(repo_type_plural(type), " of ", author);
-  auto take = [author, what, done = std::move(done)](Result<std::vector<std::string>> ids) {
+  auto take = [author, what, done = std::move(done)](Result<std::vector<std::string>> ids,
+                                                     bool is_whole) {
     if (!ids) return done(std::move(ids).error());
     std::erase_if(*ids, [&](const std::string& id) { return !is_repo_of(id, author); });
     // The hub answers an empty list for an author that there is not.
-    if (ids->empty()) return done(Error{Errc::not_found, what + ": none that we may see"});
-    done(std::move(ids));
+    if (ids->empty() && is_whole)
+      return done(Error{Errc::not_found, what + ": none that we may see"});
+    done(RepoList{*std::move(ids), is_whole});
   };
   HubQuestion question{.what = what,
                        .repo_page = session_->url("/" + encode_segment(author)).str(),
                        .token = "",
                        .is_optional = true};
   auto paging = std::make_shared<Paging<std::string>>(
-      session_, std::move(question), std::move(deadline), &parse_repo_page, std::move(take));
+      session_, std::move(question), part, std::move(deadline), &parse_repo_page, std::move(take));
   paging->ask(session_->url(cat("/api/", repo_type_plural(type)),
                             cat("author=", encode_segment(author), "&limit=1000")));
 }

@@ -29,8 +29,8 @@ class HubUpstream final : public Upstream {
                         Done<RevisionInfo> done) override;
   void list_tree(const RepoName& repo, const std::string& commit, Deadline deadline,
                  Done<std::vector<TreeEntry>> done) override;
-  void list_repos(RepoType type, const std::string& author, Deadline deadline,
-                  Done<std::vector<std::string>> done) override;
+  void list_repos(RepoType type, const std::string& author, ListPart part, Deadline deadline,
+                  Done<RepoList> done) override;
   void read(const FileAddress& file, ByteRange range, bool is_demand, Deadline deadline,
             std::shared_ptr<RangeSink> sink) override;
   void after(Millis delay, std::function<void()> task) override;

@@ -167,7 +167,7 @@ bool HubMirror::may_have_repo(const RepoName& repo) {
 
 void HubMirror::get_refs(const RepoName& repo, Done<std::vector<HubRef>> done) {
   // Those that were asked for here: the hub's own list is not kept.
-  const auto known = [this, repo]() -> Result<std::vector<HubRef>> {
+  const auto known = [this, self = shared_from_this(), repo]() -> Result<std::vector<HubRef>> {
     const std::optional<RepoRow> row =
         CAKE_TRY(client_.store().index().find_repo(client_.source(), repo));
     if (!row || !has_repo(repo)) return Error{Errc::not_found, repo.id};
@@ -190,7 +190,8 @@ void HubMirror::get_revision(const RepoName& repo, const std::string& revision,
                              Done<HubRevisionPtr> done) {
   client_.find_snapshot(
       repo, revision, false, Deadline::after(options_.timeo),
-      [this, repo, revision, done = std::move(done)](Result<Client::SnapshotPtr> snapshot) {
+      [this, self = shared_from_this(), repo, revision,
+       done = std::move(done)](Result<Client::SnapshotPtr> snapshot) {
         if (snapshot) {
           done(revision_of(*snapshot));
           return;

@@ -18,7 +18,8 @@ struct HubMirrorOptions {
 
 // Serves what the store holds and pulls through what it does not: a byte comes once from the hub,
 // however many clients ask for it.  Thread-safe.
-class HubMirror final : public HubContent {
+// Calls of the client under way keep it alive: make it by std::make_shared.
+class HubMirror final : public HubContent, public std::enable_shared_from_this<HubMirror> {
  public:
   HubMirror(Client& client, HubMirrorOptions options);  // client outlives this and what it opened
 

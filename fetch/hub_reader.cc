@@ -267,7 +267,7 @@ Status HubReader::take_redirect(Read& read, const HttpResponseHead& head) {
   read.next = CAKE_TRY(session_->target(read.route.url, location));
   // A host that the hub sent us to cannot send our token back to it.
   const bool was_hub = read.route.is_hub;
-  const bool stays = was_hub && read.next->same_origin(session_->endpoint());
+  const bool stays = was_hub && read.next->is_of(session_->endpoint());
   if (stays || !was_hub) return {};
   // The signed URL is known before its redirect's body has ended; so are those who wait for it.
   const int64_t now = parse_http_date(head.find("date")).value_or(unix_now());
@@ -321,6 +321,7 @@ void HubReader::on_done(const ReadPtr& read, Status status) {
   if (read->body == Read::Body::file) {
     if (read->delivered_bytes < read->answer_bytes) {
       if (status) status = Error{Errc::upstream, "the body is shorter than the range"};
+      leave_route(*read, status.error().code);
       return finish(read, std::move(status));
     }
     if (read->answer_bytes == read->range.length) return finish(read, {});
@@ -331,9 +332,7 @@ void HubReader::on_done(const ReadPtr& read, Status status) {
     return send(read);
   }
   if (read->body == Read::Body::none) {
-    // The hub may know another host by now.
-    if (!status && is_transient(status.error().code) && !read->is_asking)
-      routes_.drop(read->key, read->route.number);
+    if (!status) leave_route(*read, status.error().code);
     return finish(read, std::move(status));
   }
   if (Status over = read->deadline.check(); !over) return finish(read, std::move(over));
@@ -344,6 +343,11 @@ void HubReader::on_done(const ReadPtr& read, Status status) {
   read->route.url = *read->next;
   read->is_asking = false;
   send(read);
+}
+
+// The hub may name another storage host by now; the next attempt asks it.
+void HubReader::leave_route(const Read& read, Errc failure) {
+  if (!read.is_asking && is_transient(failure)) routes_.drop(read.key, read.route.number);
 }
 
 void HubReader::take_failure(const ReadPtr& read) {
@@ -359,6 +363,7 @@ void HubReader::take_failure(const ReadPtr& read) {
   const HubFailure failure = parse_failure(read->head, read->talk);
   if (!read->route.is_hub) {
     const Errc code = status == 429 ? Errc::rate_limited : Errc::upstream;
+    if (code == Errc::upstream) leave_route(*read, code);
     return finish(read, Error{code, cat(host_of(read->route), ": HTTP ", status)});
   }
   finish(read, failure_error(failure, read->question));

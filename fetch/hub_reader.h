@@ -34,6 +34,7 @@ class HubReader : public std::enable_shared_from_this<HubReader> {
   Status take_bytes(Read& read, const HttpResponseHead& head);
   bool on_body(Read& read, ByteSpan bytes);
   void on_done(const ReadPtr& read, Status status);
+  void leave_route(const Read& read, Errc failure);
   void take_failure(const ReadPtr& read);
   void settle(Read& read, Millis life);
   void finish(const ReadPtr& read, Status status);

@@ -65,7 +65,7 @@ Result<Url> HubSession::target(const Url& page, std::string_view reference) cons
 }
 
 Result<std::string> HubSession::authorize(const Url& url, std::vector<HttpHeader>& headers) const {
-  if (!url.same_origin(options_.endpoint)) return std::string();
+  if (!url.is_of(options_.endpoint)) return std::string();
   std::string token = CAKE_TRY(credentials_->token());
   if (!token.empty()) headers.push_back({"Authorization", "Bearer " + token});
   return token;
@@ -149,7 +149,7 @@ void HubSession::follow(std::shared_ptr<Get> call, const HttpAnswer& answer) {
   Result<Url> next = target(call->url, location);
   if (!next) return doubt(call, next.error().with(call->question.what));
   call->url = *std::move(next);
-  call->is_away = call->is_away || !call->url.same_origin(options_.endpoint);
+  call->is_away = call->is_away || !call->url.is_of(options_.endpoint);
   send(std::move(call));
 }
 

@@ -10,6 +10,7 @@
 #include "fetch/credentials.h"
 #include "fetch/http.h"
 #include "fetch/hub_parse.h"
+#include "fetch/once_done.h"
 #include "fetch/pace.h"
 #include "fetch/retry.h"
 #include "fetch/upstream.h"
@@ -24,27 +25,6 @@ struct HubOptions {
   // Somebody waits at a terminal: a question that goes on failing is told once, while it is
   // retried.
   bool tells_retries = false;
-};
-
-// A callback that is called exactly once, if by nobody else then, with cancelled, when the last
-// copy goes away: timers of a client that shuts down are dropped, and their callers must hear.
-template <typename T>
-class OnceDone {
- public:
-  explicit OnceDone(Done<T> done) : state_(std::make_shared<State>(std::move(done))) {}
-  void operator()(Result<T> result) const {
-    if (state_->done) std::exchange(state_->done, nullptr)(std::move(result));
-  }
-
- private:
-  struct State {
-    explicit State(Done<T> callback) : done(std::move(callback)) {}
-    ~State() {
-      if (done) done(Error{Errc::cancelled, "shutting down"});
-    }
-    Done<T> done;
-  };
-  std::shared_ptr<State> state_;
 };
 
 // Calls under way keep it alive, so nobody waits for them; `http` and `metrics` outlive them all.

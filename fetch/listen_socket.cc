@@ -4,9 +4,11 @@
 #include <netinet/in.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <memory>
+#include <vector>
 
 #include "store/base/bytes.h"
 
@@ -50,12 +52,19 @@ Result<ListenSocket> listen_on(const std::string& where) {
   const HostPort parts = CAKE_TRY(split_address(where));
   const addrinfo hints{.ai_flags = AI_PASSIVE, .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
   addrinfo* found = nullptr;
-  const int failed = getaddrinfo(parts.host.empty() ? "::" : parts.host.c_str(), parts.port.c_str(),
-                                 &hints, &found);
+  // Without a host: any address, of IPv6 and so of both, if the kernel has it.
+  const int failed = getaddrinfo(parts.host.empty() ? nullptr : parts.host.c_str(),
+                                 parts.port.c_str(), &hints, &found);
   if (failed != 0) return Error{Errc::invalid, cat(where, ": ", gai_strerror(failed))};
   const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(found, freeaddrinfo);
+  std::vector<const addrinfo*> addresses;
+  for (const addrinfo* each = found; each != nullptr; each = each->ai_next)
+    addresses.push_back(each);
+  if (parts.host.empty())
+    std::stable_partition(addresses.begin(), addresses.end(),
+                          [](const addrinfo* each) { return each->ai_family == AF_INET6; });
   Error last{Errc::io, where + ": no address"};
-  for (const addrinfo* each = found; each != nullptr; each = each->ai_next) {
+  for (const addrinfo* each : addresses) {
     File socket(::socket(each->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), where);
     if (!socket.is_open()) {
       last = last_error("socket for " + where);

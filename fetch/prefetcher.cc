@@ -107,16 +107,18 @@ void Prefetcher::add(Job job, bool is_urgent) {
 }
 
 void Prefetcher::pump() {
-  while (fetcher_->upstream() != nullptr) {
+  // Whole regions, as claims are, where as much may be outstanding at all.
+  const uint64_t most = std::min(Claims::kRegionBytes, fetcher_->max_readahead());
+  while (fetcher_->upstream() != nullptr && most > 0) {
     Job part;
     {
       MutexLock lock(mutex_);
       if (jobs_.empty() || under_way_ >= kMaxUnderWay) return;
-      if (fetcher_->readahead_limit() >= Claims::kRegionBytes) {
+      if (fetcher_->readahead_limit() >= most) {
         Job& job = jobs_.front();
         const uint64_t region_end =
             (job.bytes.offset / Claims::kRegionBytes + 1) * Claims::kRegionBytes;
-        const uint64_t length = std::min(job.bytes.length, region_end - job.bytes.offset);
+        const uint64_t length = std::min({job.bytes.length, region_end - job.bytes.offset, most});
         part = {job.content, {job.bytes.offset, length}};
         job.bytes = {job.bytes.offset + length, job.bytes.length - length};
         if (job.bytes.length == 0) jobs_.pop_front();

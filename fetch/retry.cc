@@ -54,6 +54,10 @@ bool is_transient(Errc code) {
          code == Errc::upstream;
 }
 
+bool is_refusal(Errc code) {
+  return code == Errc::denied || code == Errc::not_found;
+}
+
 std::optional<int64_t> parse_http_date(std::string_view text) {
   std::tm parts{};
   const std::string copy(text);

@@ -24,6 +24,7 @@ Millis backoff_delay(const BackoffOptions& options, unsigned failures, uint64_t 
 // Whether the same question may get a better answer soon.
 bool is_transient_status(int status);  // 408, 429, 500, 502, 503, 504
 bool is_transient(Errc code);          // offline, timeout, rate_limited, upstream
+bool is_refusal(Errc code);            // denied, not_found: asking again gets the same answer
 
 // `RateLimit: "x";r=5;t=55`, with the q of `RateLimit-Policy` if it is there.
 struct RateLimit {

@@ -140,10 +140,10 @@ Status run_serve(const ServeOptions& options,
   HttpServerOptions http = CAKE_TRY(http_options(options));
   const auto waker = std::make_shared<Waker>();
   Client* client = nullptr;
-  std::unique_ptr<HubContent> content;
+  std::shared_ptr<HubContent> content;
   if (options.open_client) {
     client = CAKE_TRY(options.open_client());
-    content = std::make_unique<HubMirror>(
+    content = std::make_shared<HubMirror>(
         *client, HubMirrorOptions{options.name_timeout, [waker] { waker->wake(); }});
   } else {
     content = CAKE_TRY(open_folder(options));

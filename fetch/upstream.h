@@ -28,6 +28,13 @@ struct RevisionInfo {
   std::string canonical_id;   // the repo's present name, when it was renamed; else as asked
 };
 
+// Of a list that comes in pages: enough to know whether there is one, or all of it.
+enum class ListPart { first_page, all };
+struct RepoList {
+  std::vector<std::string> ids;  // "ORG/NAME"
+  bool is_whole = true;
+};
+
 // One file at one commit, for reading.
 struct FileAddress {
   RepoName repo;
@@ -68,10 +75,10 @@ class Upstream {
   virtual void list_tree(const RepoName& repo, const std::string& commit, Deadline deadline,
                          Done<std::vector<TreeEntry>> done) = 0;
 
-  // Ids ("ORG/NAME") of the author's repos.  not_found: there is no such author.  unsupported:
-  // repos are served by name only.
-  virtual void list_repos(RepoType type, const std::string& author, Deadline deadline,
-                          Done<std::vector<std::string>> done) = 0;
+  // The author's repos.  not_found: there is no such author.  unsupported: repos are served by name
+  // only.
+  virtual void list_repos(RepoType type, const std::string& author, ListPart part,
+                          Deadline deadline, Done<RepoList> done) = 0;
 
   // `range` lies within the file and is not empty.  `sink` is kept until its on_end.
   // upstream: malformed answer, wrong range, changed file; never delivered to the sink as bytes.

@@ -194,6 +194,12 @@ std::string Url::str() const {
   return query.empty() ? redacted() : redacted() + "?" + query;
 }
 
+bool Url::is_of(const Url& other) const {
+  const bool is_upgraded = other.scheme == "http" && other.port == 80 && scheme == "https" &&
+                           port == 443 && host == other.host;
+  return is_upgraded || same_origin(other);
+}
+
 bool Url::same_origin(const Url& other) const {
   return scheme == other.scheme && host == other.host && port == other.port;
 }

@@ -34,6 +34,8 @@ struct Url {
   std::string redacted() const;
   // Whether the token of one may be sent to the other: scheme, host and port are equal.
   bool same_origin(const Url& other) const;
+  // So too when `other`, plain http on its own port, has sent its clients on to https.
+  bool is_of(const Url& other) const;
   // The value of the first query parameter of that name, percent-decoded.
   std::optional<std::string> find_query(std::string_view name) const;
 

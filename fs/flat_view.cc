@@ -152,14 +152,10 @@ void FlatView::look_up_author(const NamesPlace& place, const std::string& name, 
     return;
   }
   const std::string typed = typed_prefix(place.type) + name;
-  client_.list_author(
+  client_.find_author(
       place.type, name, deadline,
-      [this, typed, done = std::move(done)](const Result<std::vector<std::string>>& ids) {
-        // A mirror without listings still serves repos by name, and so may a hub that fails now.
-        if (!ids && ids.error().code != Errc::unsupported && ids.error().code != Errc::upstream)
-          done(ids.error());
-        else
-          done(rows_.names_facts("flat", typed));
+      [this, typed, done = std::move(done)](const Result<std::monostate>& found) {
+        done(found ? rows_.names_facts("flat", typed) : Result<NodeFacts>(found.error()));
       });
 }
 

@@ -57,6 +57,14 @@ struct SnapshotRow {
   uint64_t bytes = 0;  // sum of file sizes
 };
 
+// One of the names of a content.
+struct ContentPlace {
+  RepoName repo;
+  std::string commit;
+  std::string path;
+  bool operator==(const ContentPlace&) const = default;
+};
+
 // A content: what a file's bytes are, whatever its names.
 struct ContentRow {
   RowId id = 0;
@@ -154,6 +162,9 @@ class Index {
   // nullptr when the commit is not known.
   Result<std::shared_ptr<const Snapshot>> find_snapshot(RowId repo, const std::string& commit);
   Result<std::vector<SnapshotRow>> list_snapshots(RowId repo);
+  // Where else the content can be fetched, the snapshots seen last first, at most `limit`.  Goes
+  // through all snapshots of its source, one at a time.
+  Result<std::vector<ContentPlace>> list_places(RowId content, size_t limit);
 
   // An author's repos as last listed by the hub.
   struct AuthorListing {

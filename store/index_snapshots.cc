@@ -125,6 +125,13 @@ Buffer encode_ids(const Snapshot& snapshot) {
   return bytes;
 }
 
+// The entry whose content has that id, in what encode_ids made.
+std::optional<size_t> find_id(ByteSpan ids, RowId id) {
+  for (size_t i = 0; 8 * i + 8 <= ids.size(); i++)
+    if (load_le64(&ids[8 * i]) == id) return i;
+  return std::nullopt;
+}
+
 Result<std::shared_ptr<const Snapshot>> decode_snapshot(const RepoName& repo,
                                                         const std::string& commit, int64_t date,
                                                         ByteSpan entries, ByteSpan ids) {
@@ -211,6 +218,36 @@ Result<std::shared_ptr<const Snapshot>> Index::find_snapshot(RowId repo,
   const std::optional<SnapshotPlace> place = CAKE_TRY(find_place(*connections_->reader, repo));
   if (!place) return std::shared_ptr<const Snapshot>();
   return select_snapshot(*connections_->reader, place->repo_name, repo, commit);
+}
+
+Result<std::vector<ContentPlace>> Index::list_places(RowId content, size_t limit) {
+  std::vector<std::pair<RowId, RepoName>> snapshots;
+  {
+    MutexLock lock(connections_->read_mutex);
+    Statement rows = connections_->reader->prepare(
+        "SELECT snapshot.id, repo.type, repo.name FROM content"
+        " JOIN repo ON repo.source = content.source JOIN snapshot ON snapshot.repo = repo.id"
+        " WHERE content.id = ?1 ORDER BY snapshot.id DESC");
+    rows.bind(content);
+    while (CAKE_TRY(rows.step()))
+      snapshots.push_back({rows.number(0), {static_cast<RepoType>(rows.number(1)), rows.text(2)}});
+  }
+  std::vector<ContentPlace> places;
+  for (const auto& [id, repo] : snapshots) {
+    if (places.size() == limit) break;
+    MutexLock lock(connections_->read_mutex);
+    Statement row = connections_->reader->prepare(
+        "SELECT commit_id, contents, entries FROM snapshot WHERE id = ?1");
+    row.bind(id);
+    if (!CAKE_TRY(row.step())) continue;  // removed meanwhile
+    const std::optional<size_t> entry = find_id(row.blob(1), content);
+    if (!entry) continue;
+    std::vector<TreeEntry> entries = CAKE_TRY(Snapshot::decode_entries(row.blob(2)));
+    if (*entry >= entries.size())
+      return Error{Errc::corrupt, cat("snapshot ", repo.id, "@", row.text(0), " in the index")};
+    places.push_back({repo, row.text(0), std::move(entries[*entry].path)});
+  }
+  return places;
 }
 
 Result<std::vector<SnapshotRow>> Index::list_snapshots(RowId repo) {

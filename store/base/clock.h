@@ -48,6 +48,8 @@ class Deadline {
     deadline.token_ = std::move(token);
     return deadline;
   }
+  // As long from now, ended by the same token: the next step of something that goes on.
+  Deadline renewed(Millis delay) const { return is_never() ? *this : after(delay).with(token_); }
   bool is_never() const { return at_ == SteadyTime::max(); }
   SteadyTime at() const { return at_; }
   bool has_passed() const { return at_ <= steady_now(); }

@@ -9,6 +9,7 @@
 #include "tests/support/fake_upstream.h"
 #include "tests/support/names.h"
 #include "tests/support/pattern.h"
+#include "tests/support/store_fixture.h"
 #include "tests/support/temp_dir.h"
 
 namespace cake {
@@ -182,6 +183,50 @@ TEST(Client, DeniedIsNotRetried) {
   EXPECT_EQ(host.upstream->counts().reads, 1u);
 }
 
+// Plain files of a gated repo are often byte for byte those of open ones.
+TEST(Client, WhatOneRepoRefusesIsReadFromAnother) {
+  const TempDir directory;
+  Host host(directory.path());
+  const std::string bytes = random_text(3 * kMiB, 7), other = random_text(kMiB, 8);
+  for (const char* repo : {"org/name", "org/gated"})
+    host.upstream->serve(repo, "main", repo == std::string("org/name") ? kCommit : kCommit2,
+                         {{"w.bin", bytes}, {"model.safetensors", other}});
+  ASSERT_TRUE(host.find());
+  ASSERT_TRUE(wait_for<Client::SnapshotPtr>([&](Done<Client::SnapshotPtr> done) {
+    host.client->find_snapshot({RepoType::model, "org/gated"}, "main", false, Deadline::never(),
+                               done);
+  }));
+  host.upstream->refuse("org/gated", {Errc::denied, "gated"});
+  EXPECT_EQ(host.read("w.bin", 0, bytes.size()).value(), bytes);
+  host.upstream->refuse("org/name", {Errc::not_found, "deleted"});
+  EXPECT_FALSE(host.read("model.safetensors", 0, 10));
+  EXPECT_LE(host.upstream->counts().reads, 10u);
+}
+
+TEST(Client, AKnownNameDoesNotWaitForASilentHub) {
+  const TempDir directory;
+  StoreFixture fixture(directory.path());
+  auto far_end = std::make_unique<FakeUpstream>();
+  FakeUpstream& upstream = *far_end;
+  upstream.serve("org/name", "main", kCommit, {{"a", "1"}});
+  ClientOptions options;
+  options.refresh_s = 0;
+  Client client(fixture.store(), "hf:fake", std::move(far_end), options, fixture.metrics());
+  const auto find = [&] {
+    return must(wait_for<Client::SnapshotPtr>([&](Done<Client::SnapshotPtr> done) {
+      client.find_snapshot(kRepo, "main", false, Deadline::never(), done);
+    }));
+  };
+  EXPECT_EQ(find()->commit(), kCommit);
+  upstream.serve("org/name", "main", kCommit2, {{"a", "2"}});
+  upstream.hold();
+  EXPECT_EQ(find()->commit(), kCommit);
+  // The question goes on behind, and its answer counts.
+  upstream.resume();
+  EXPECT_EQ(find()->commit(), kCommit2);
+  client.stop();
+}
+
 // The kernel asks again for the one page it needs; a read of absent bytes alone waits.
 TEST(Client, AMixedPageCacheReadFailsAtOnceWhileTheHubIsDown) {
   const TempDir directory;
@@ -317,6 +362,21 @@ TEST(Client, ListsAnAuthorFromTheHubAndOfflineFromTheStore) {
     EXPECT_EQ(list(host, "nobody").error().code, Errc::not_found);
     EXPECT_EQ(list(host, "nobody").error().code, Errc::not_found);
     EXPECT_EQ(host.upstream->counts().authors, 2u) << "the absent author was asked for again";
+    // Whether there is one is not asked for while anything is known of them.
+    const auto exists = [&](const std::string& author) {
+      return wait_for<std::monostate>([&](Done<std::monostate> done) {
+        host.client->find_author(RepoType::model, author, Deadline::never(), done);
+      });
+    };
+    EXPECT_TRUE(exists("org"));
+    EXPECT_EQ(exists("nobody").error().code, Errc::not_found);
+    EXPECT_EQ(host.upstream->counts().authors, 2u);
+    for (const Errc unclear : {Errc::unsupported, Errc::denied, Errc::upstream}) {
+      host.upstream->set_down(Error{unclear, "no list"});
+      EXPECT_TRUE(exists("shy"));
+    }
+    host.upstream->set_down(Error{Errc::offline, "no route"});
+    EXPECT_EQ(exists("shy").error().code, Errc::offline);
   }
   Host offline(directory.path(), false);
   EXPECT_EQ(list(offline, "org").value().size(), 2u);

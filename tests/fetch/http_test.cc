@@ -171,11 +171,11 @@ TEST(HttpClient, HeaderInjectionIsRefused) {
   EXPECT_EQ(server.requests().size(), 0U);
 }
 
-TEST(HttpClient, BodyBeyondTheLimitIsUpstream) {
+TEST(HttpClient, BodyBeyondTheLimitIsCorrupt) {
   ScriptedServer server([](const auto&) { return response(200, "", std::string(5'000, 'x')); });
   Metrics metrics;
   HttpClient http(test_options(), metrics);
-  EXPECT_EQ(code_of(ask(http, get(server.url("/")), 4'999)), Errc::upstream);
+  EXPECT_EQ(code_of(ask(http, get(server.url("/")), 4'999)), Errc::corrupt);
   EXPECT_TRUE(ask(http, get(server.url("/")), 5'000));
 }
 

@@ -37,7 +37,7 @@ class HubMirrorTest : public testing::Test {
                      {{"w.bin", bytes_}, {"a.json", "{}"}, {"empty", ""}});
     client_ = std::make_unique<Client>(*store_, "hf:fake", std::move(upstream), options, metrics_);
     mirror_ =
-        std::make_unique<HubMirror>(*client_, HubMirrorOptions{Millis(60'000), [this] {
+        std::make_shared<HubMirror>(*client_, HubMirrorOptions{Millis(60'000), [this] {
                                                                  if (auto* server = server_.get())
                                                                    server->wake();
                                                                }});
@@ -78,7 +78,7 @@ class HubMirrorTest : public testing::Test {
   std::unique_ptr<Store> store_;
   FakeUpstream* upstream_ = nullptr;
   std::unique_ptr<Client> client_;
-  std::unique_ptr<HubMirror> mirror_;
+  std::shared_ptr<HubMirror> mirror_;
   std::unique_ptr<HubServer> hub_;
   std::unique_ptr<HttpServer> server_;
 };

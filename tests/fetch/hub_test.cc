@@ -96,10 +96,13 @@ class HubTest : public testing::Test {
     hub_->list_tree(kRepo, kCommit, Deadline::after(kHubPatience), waiter.done());
     return waiter.wait();
   }
-  Result<std::vector<std::string>> repos(const std::string& author) {
-    Waiter<std::vector<std::string>> waiter;
-    hub_->list_repos(RepoType::model, author, Deadline::after(kHubPatience), waiter.done());
-    return waiter.wait();
+  Result<std::vector<std::string>> repos(const std::string& author, ListPart part = ListPart::all) {
+    Waiter<RepoList> waiter;
+    hub_->list_repos(RepoType::model, author, part, Deadline::after(kHubPatience), waiter.done());
+    const Result<RepoList> list = waiter.wait();
+    if (!list) return list.error();
+    EXPECT_TRUE(list->is_whole || part == ListPart::first_page);
+    return list->ids;
   }
 
   static FileAddress address() {
@@ -319,6 +322,39 @@ TEST_F(HubTest, EmptyAuthorIsNotFound) {
   EXPECT_EQ(repos("nobody").error().code, Errc::not_found);
 }
 
+TEST_F(HubTest, OnePageTellsWhetherThereIsAnAuthor) {
+  start([this](const ScriptedRequest& request) {
+    const bool is_first = request.target.find("cursor") == std::string::npos;
+    return response(
+        200,
+        is_first ? cat("Link: <", hub_server_->url("/api/models?cursor=1"), ">; rel=\"next\"\r\n")
+                 : std::string(),
+        is_first ? R"([{"id":"org/a"}])" : R"([{"id":"org/b"}])");
+  });
+  EXPECT_EQ(repos("org", ListPart::first_page)->size(), 1U);
+  EXPECT_EQ(hub_server_->requests().size(), 1U);
+  EXPECT_EQ(repos("org")->size(), 2U);
+}
+
+// Any number of pages, each in its time.
+TEST_F(HubTest, ALongListMayTakeLongerThanAnAnswer) {
+  start([this](const ScriptedRequest& request) {
+    std::this_thread::sleep_for(Millis(150));
+    const size_t at = request.target.find("cursor=");
+    const int page = at == std::string::npos ? 0 : std::stoi(request.target.substr(at + 7));
+    return response(200,
+                    page == 9 ? std::string()
+                              : cat("Link: <", hub_server_->url("/api/x?cursor="), page + 1,
+                                    ">; rel=\"next\"\r\n"),
+                    cat(R"([{"type":"file","size":5,"path":")", page, R"("}])"));
+  });
+  Waiter<std::vector<TreeEntry>> waiter;
+  hub_->list_tree(kRepo, kCommit, Deadline::after(Millis(1'000)), waiter.done());
+  const auto got = waiter.wait();
+  ASSERT_TRUE(got) << got.error().message;
+  EXPECT_EQ(got->size(), 10U);
+}
+
 TEST_F(HubTest, AMirrorMayNotServeListings) {
   int status = 0;
   start([&](const auto&) { return response(status, "", "no such page"); });
@@ -501,6 +537,31 @@ TEST_F(HubTest, AlwaysRefusedSignedUrlIsUpstream) {
         [](const auto&) { return response(403, "", "no"); });
   expect_failure({0, 10}, Errc::upstream);
   EXPECT_EQ(hub_server_->requests().size(), 2U);
+}
+
+// The hub may have named a host that is broken, and name another by now.
+TEST_F(HubTest, AStorageHostThatFailsLosesItsRoute) {
+  std::atomic<int> asked = 0;
+  start([this](const auto&) { return signed_redirect(); },
+        [&](const ScriptedRequest& request) -> ScriptedReply {
+          switch (++asked) {
+            case 1:
+              return response(500, "", "broken");
+            case 2:
+              return {"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-9/10000\r\n\r\n" +
+                          kFile.substr(0, 5),
+                      ScriptedReply::Then::close};
+            default:
+              return range_response(request, kFile);
+          }
+        });
+  for (size_t resolves = 1; resolves <= 2; resolves++) {
+    expect_failure({0, 10}, Errc::upstream);
+    EXPECT_EQ(hub_server_->requests().size(), resolves);
+  }
+  expect_read({0, 10});
+  expect_read({10, 10});
+  EXPECT_EQ(hub_server_->requests().size(), 3U);
 }
 
 TEST_F(HubTest, ExpiredSignedUrlIsNotUsedAgain) {

@@ -69,6 +69,13 @@ TEST_F(PrefetcherTest, AFileIsFetchedOnceItIsTouched) {
   EXPECT_EQ(upstream_->counts().bytes, kShardBytes);
 }
 
+TEST_F(PrefetcherTest, ASmallWindowFetchesItAllTheSame) {
+  options_.fetch.readahead.max_window_bytes = 5 * kMiB;
+  open(Prefetch::file);
+  read("m-00001-of-00002.bin", 10 * kMiB, 10);
+  EXPECT_TRUE(fetches(kShardBytes));
+}
+
 TEST_F(PrefetcherTest, ARepoMeansItsFilesOfTheSameKind) {
   open(Prefetch::repo);
   read("m-00002-of-00002.bin", 0, 10);

@@ -87,6 +87,10 @@ TEST(Url, OriginIsSchemeHostAndPort) {
   EXPECT_FALSE(base.same_origin(url("http://h:443/a")));
   EXPECT_FALSE(base.same_origin(url("https://h:444/a")));
   EXPECT_FALSE(base.same_origin(url("https://h.evil/a")));
+  EXPECT_TRUE(url("https://h/b").is_of(url("http://h/a")));
+  EXPECT_FALSE(url("http://h/b").is_of(url("https://h/a")));
+  EXPECT_FALSE(url("https://h/b").is_of(url("http://h:8080/a")));
+  EXPECT_FALSE(url("https://i/b").is_of(url("http://h/a")));
 }
 
 TEST(Url, RedactedHidesSignatures) {

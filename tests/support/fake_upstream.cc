@@ -37,6 +37,11 @@ void FakeUpstream::set_down(std::optional<Error> error) {
   down_ = std::move(error);
 }
 
+void FakeUpstream::refuse(const std::string& repo, Error error) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  refused_[repo] = std::move(error);
+}
+
 void FakeUpstream::hold() {
   const std::lock_guard<std::mutex> lock(mutex_);
   is_held_ = true;
@@ -111,7 +116,7 @@ void FakeUpstream::run() {
 
 void FakeUpstream::resolve_revision(const RepoName& repo, const std::string& revision, Deadline,
                                     Done<RevisionInfo> done) {
-  post([=, this] {
+  auto task = [=, this] {
     std::unique_lock<std::mutex> lock(mutex_);
     counts_.resolves++;
     const auto found = refs_.find({repo.id, revision});
@@ -122,7 +127,12 @@ void FakeUpstream::resolve_revision(const RepoName& repo, const std::string& rev
       answer = RevisionInfo{found->second, 1'700'000'000, repo.id};
     lock.unlock();
     done(answer);
-  });
+  };
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    (is_held_ ? held_ : tasks_).push_back(std::move(task));
+  }
+  changed_.notify_all();
 }
 
 void FakeUpstream::list_tree(const RepoName& repo, const std::string& commit, Deadline,
@@ -147,15 +157,15 @@ void FakeUpstream::list_tree(const RepoName& repo, const std::string& commit, De
   });
 }
 
-void FakeUpstream::list_repos(RepoType, const std::string& author, Deadline,
-                              Done<std::vector<std::string>> done) {
+void FakeUpstream::list_repos(RepoType, const std::string& author, ListPart, Deadline,
+                              Done<RepoList> done) {
   post([=, this] {
     std::unique_lock<std::mutex> lock(mutex_);
     counts_.authors++;
     std::set<std::string> ids;
     for (const auto& [key, commit] : refs_)
       if (key.first.starts_with(author + "/")) ids.insert(key.first);
-    Result<std::vector<std::string>> answer = std::vector<std::string>(ids.begin(), ids.end());
+    Result<RepoList> answer = RepoList{{ids.begin(), ids.end()}};
     if (down_) answer = *down_;
     lock.unlock();
     done(answer);
@@ -183,6 +193,8 @@ void FakeUpstream::answer_read(const FileAddress& file, ByteRange range, RangeSi
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (down_) failure = Failure{*down_, 0};
+    const auto refused = refused_.find(file.repo.id);
+    if (refused != refused_.end()) failure = Failure{refused->second, 0};
     if (!failure && !failures_.empty()) {
       failure = failures_.front();
       failures_.pop_front();

@@ -34,7 +34,9 @@ class FakeUpstream final : public Upstream {
   void fail_next_reads(std::vector<Failure> failures);
   // Every call fails with this until it is reset.
   void set_down(std::optional<Error> error);
-  // Reads wait until resume.
+  // Reads of this repo's files fail with it.
+  void refuse(const std::string& repo, Error error);
+  // Reads, and questions which commit a revision is, wait until resume.
   void hold();
   void resume();
   // Flips a bit in what the next read delivers.
@@ -53,8 +55,8 @@ class FakeUpstream final : public Upstream {
                         Done<RevisionInfo> done) override;
   void list_tree(const RepoName& repo, const std::string& commit, Deadline deadline,
                  Done<std::vector<TreeEntry>> done) override;
-  void list_repos(RepoType type, const std::string& author, Deadline deadline,
-                  Done<std::vector<std::string>> done) override;
+  void list_repos(RepoType type, const std::string& author, ListPart part, Deadline deadline,
+                  Done<RepoList> done) override;
   void read(const FileAddress& file, ByteRange range, bool is_demand, Deadline deadline,
             std::shared_ptr<RangeSink> sink) override;
   void after(Millis delay, std::function<void()> task) override;
@@ -77,6 +79,7 @@ class FakeUpstream final : public Upstream {
   bool is_held_ = false;
   bool corrupts_next_ = false;
   std::optional<Error> down_;
+  std::map<std::string, Error> refused_;
   std::deque<Failure> failures_;
   Counts counts_;
   std::vector<ByteRange> ranges_;
