@@ -394,8 +394,8 @@ void Client::ask_for_listing(RepoType type, const std::string& author, ListPart 
       // No such author is an answer, and is remembered as one.
       if (list.error().code == Errc::not_found)
         list = RepoList{};
-      else
-        log_failure(key.author, list.error());
+      else if (key.part == ListPart::all || !may_have_repos(list.error().code))
+        log_failure(key.author, list.error());  // else the look-up of the repo says it
     }
     if (!list) {
       listings_.finish(key, list);
