@@ -7,7 +7,7 @@
 #include <filesystem>
 
 #include "store/base/bytes.h"
-#include "store/base/part_name.h"
+#include "store/base/part_file.h"
 #include "tools/hot.h"
 
 namespace cake {
@@ -35,25 +35,18 @@ Status take_looks(const File& file, const struct stat& from) {
   return {};
 }
 
-// Beside the target and then in its place; the temporary file does not outlive a failure.
+// Beside the target and then in its place.
 Status replace(const File& source, const std::string& target) {
-  const std::string temporary = part_name(target);
-  const auto write = [&]() -> Status {
-    const File file = CAKE_TRY(File::open(temporary, File::Mode::create_new));
-    CAKE_TRY(file.share_blocks_of(source));
-    struct stat there {};
-    if (::stat(target.c_str(), &there) == 0)
-      CAKE_TRY(take_looks(file, there));
-    else if (::fchmod(file.fd(), 0644) != 0)
-      return last_error(cat("mode of ", temporary));
-    return file.sync_data();
-  };
-  Status done = write();
-  if (done) done = rename_file(temporary, target);
-  if (done) return sync_directory(folder_of(target));
-  if (const Status removed = remove_file(temporary); !removed)
-    return done.error().with(removed.error().message);
-  return done;
+  PartFile part = CAKE_TRY(PartFile::create(target));
+  const File& file = part.file();
+  CAKE_TRY(file.share_blocks_of(source));
+  struct stat there {};
+  if (::stat(target.c_str(), &there) == 0)
+    CAKE_TRY(take_looks(file, there));
+  else if (::fchmod(file.fd(), 0644) != 0)
+    return last_error(cat("mode of ", file.path()));
+  CAKE_TRY(part.publish());
+  return sync_directory(folder_of(target));
 }
 
 }  // namespace

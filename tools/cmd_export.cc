@@ -4,6 +4,7 @@
 #include <ostream>
 
 #include "store/base/bytes.h"
+#include "store/base/part_file.h"
 #include "store/coverage.h"
 #include "store/verify.h"
 #include "tools/block_sharing.h"
@@ -87,6 +88,9 @@ int run_export(Context& context, const ExportArguments& arguments) {
   }
   CAKE_TRY_RUN(context, make_directories(directory));
   std::vector<TransferFile> to_copy = plan.files;
+  std::vector<std::string> targets;
+  for (const TransferFile& file : to_copy) targets.push_back(file.target);
+  remove_abandoned_parts(targets);
   if (arguments.shares_blocks)
     CAKE_TRY_RUN(context, link_files(context, *session, interrupts, directory, to_copy));
   CAKE_TRY_RUN(context, run_transfer(context, *session, interrupts, std::move(to_copy), kWorkers));

@@ -9,6 +9,7 @@
 #include "store/base/bytes.h"
 #include "store/base/clock.h"
 #include "store/base/log.h"
+#include "store/base/part_file.h"
 #include "tools/mounts.h"
 #include "tools/pull_check.h"
 #include "tools/pull_plan.h"
@@ -85,6 +86,15 @@ void print_plan(Context& context, const std::vector<PlannedFile>& files) {
                 << format_size(sums.here_bytes) << " already here, "
                 << format_size(sums.shared_bytes) << " saved by dedupe, "
                 << format_size(sums.fetch_bytes) << " to fetch\n";
+}
+
+// What earlier pulls to the same files left when they were killed.
+void tidy_up(const std::string& local_dir, const std::vector<PlannedFile>& plan) {
+  std::vector<std::string> targets;
+  targets.reserve(plan.size());
+  for (const PlannedFile& file : plan)
+    targets.push_back(cat(local_dir, "/", file.transfer.entry.path));
+  remove_abandoned_parts(targets);
 }
 
 // Fetches, and compares what came with the hub's hashes.  What is wrong is fetched once more.
@@ -168,6 +178,7 @@ int pull(Context& context, Session& session, Interrupts& interrupts, const Reque
     return kExitOk;
   }
   if (arguments.pins) CAKE_TRY_RUN(context, pin(context, session, request.reference, *snapshot));
+  if (!arguments.target.local_dir.empty()) tidy_up(arguments.target.local_dir, plan);
   Sums sums;
   for (const PlannedFile& file : plan) sums.add(file);
   CAKE_TRY_RUN(context, transfer(context, session, interrupts, std::move(plan),

@@ -10,6 +10,10 @@ Interrupts::Interrupts() {
   sigemptyset(&signals_);
   sigaddset(&signals_, SIGINT);
   sigaddset(&signals_, SIGTERM);
+  // Under nohup(1) it is ignored; blocked, it would come all the same.
+  struct sigaction on_hangup {};
+  if (::sigaction(SIGHUP, nullptr, &on_hangup) == 0 && on_hangup.sa_handler != SIG_IGN)
+    sigaddset(&signals_, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals_, &before_);
 }
 

@@ -1,11 +1,11 @@
-// SIGINT and SIGTERM as a question that can be asked, for commands that must tidy up.
+// SIGINT, SIGTERM and SIGHUP as a question that can be asked, for commands that must tidy up.
 #pragma once
 
 #include <csignal>
 
 namespace cake {
 
-// From its construction on the two signals are blocked, also in threads made later, and only noted.
+// From its construction on the signals are blocked, also in threads made later, and only noted.
 // Make it before any thread.  Confined to the main thread.
 class Interrupts {
  public:

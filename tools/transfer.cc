@@ -1,9 +1,6 @@
 #include "tools/transfer.h"
 
-#include <cstdio>
 #include <filesystem>
-
-#include "store/base/part_name.h"
 
 namespace cake {
 namespace {
@@ -46,13 +43,6 @@ Transfer::Transfer(Client& client, std::vector<TransferFile> files)
     for (const ByteRange& range : files_[i].ranges) states_[i].left_bytes += range.length;
     total_bytes_ = checked_add(total_bytes_, states_[i].left_bytes).value_or(UINT64_MAX);
   }
-}
-
-Transfer::~Transfer() {
-  MutexLock lock(mutex_);
-  for (size_t i = 0; i < files_.size(); i++)
-    if (states_[i].target && !states_[i].is_finished)
-      std::remove(part_name(files_[i].target).c_str());
 }
 
 void Transfer::work() {
@@ -117,7 +107,7 @@ std::optional<Transfer::Window> Transfer::take() {
 
 Status Transfer::run(const Window& window) {
   const TransferFile& file = files_[window.file];
-  std::shared_ptr<File> target;
+  std::shared_ptr<PartFile> target;
   if (!file.target.empty()) target = CAKE_TRY(open_target(window.file));
   if (window.range.length > 0) {
     const std::shared_ptr<FileReader> reader = CAKE_TRY(open_reader(window.file));
@@ -125,7 +115,7 @@ Status Transfer::run(const Window& window) {
         CAKE_TRY(read_window(*reader, window.range.offset, window.range.length, *stopped_));
     uint64_t offset = window.range.offset;
     for (const ChunkSlice& slice : slices) {
-      if (target) CAKE_TRY(target->write_at(offset, slice.bytes()));
+      if (target) CAKE_TRY(target->file().write_at(offset, slice.bytes()));
       offset += slice.length;
     }
     if (offset != window.range.end())
@@ -148,21 +138,19 @@ Result<std::shared_ptr<FileReader>> Transfer::open_reader(size_t file) {
   return reader;
 }
 
-Result<std::shared_ptr<File>> Transfer::open_target(size_t file) {
-  // Under the lock, so that the second worker at the file does not truncate it again.
+Result<std::shared_ptr<PartFile>> Transfer::open_target(size_t file) {
+  // Under the lock, so that the second worker at the file writes to the same.
   MutexLock lock(mutex_);
   if (states_[file].target) return states_[file].target;
   const std::string& target = files_[file].target;
   CAKE_TRY(make_directories(std::filesystem::path(target).parent_path().string()));
-  const std::string part = part_name(target);
-  CAKE_TRY(remove_file(part));
-  auto opened = std::make_shared<File>(CAKE_TRY(File::open(part, File::Mode::create_new)));
+  auto opened = std::make_shared<PartFile>(CAKE_TRY(PartFile::create(target)));
   states_[file].target = opened;
   return opened;
 }
 
 Status Transfer::finish_window(const Window& window) {
-  std::shared_ptr<File> target;
+  std::shared_ptr<PartFile> target;
   {
     MutexLock lock(mutex_);
     done_bytes_ += window.range.length;
@@ -172,13 +160,8 @@ Status Transfer::finish_window(const Window& window) {
     target = state.target;
     state.reader.reset();
   }
-  const std::string& name = files_[window.file].target;
-  if (target) {
-    CAKE_TRY(target->sync_data());
-    CAKE_TRY(rename_file(part_name(name), name));
-  }
+  if (target) CAKE_TRY(target->publish());
   MutexLock lock(mutex_);
-  states_[window.file].is_finished = true;
   states_[window.file].target.reset();
   active_.erase(window.file);
   finished_.push_back(files_[window.file].entry.path);

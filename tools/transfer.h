@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "store/base/file.h"
 #include "store/base/mutex.h"
+#include "store/base/part_file.h"
 #include "tools/progress.h"
 #include "tools/session.h"
 
@@ -30,8 +30,6 @@ class Transfer {
   static constexpr uint64_t kMaxAtRiskBytes = 56 * kMiB;
 
   Transfer(Client& client, std::vector<TransferFile> files);
-  // Removes what is left of unfinished targets.
-  ~Transfer();
   Transfer(const Transfer&) = delete;
   Transfer& operator=(const Transfer&) = delete;
 
@@ -68,7 +66,7 @@ class Transfer {
   void advance(const Window& window) REQUIRES(mutex_);
   Status run(const Window& window) EXCLUDES(mutex_);
   Result<std::shared_ptr<FileReader>> open_reader(size_t file) EXCLUDES(mutex_);
-  Result<std::shared_ptr<File>> open_target(size_t file) EXCLUDES(mutex_);
+  Result<std::shared_ptr<PartFile>> open_target(size_t file) EXCLUDES(mutex_);
   Status finish_window(const Window& window) EXCLUDES(mutex_);
 
   // Constant after construction.
@@ -81,9 +79,8 @@ class Transfer {
   mutable CondVar changed_;
   struct Progressing {
     std::shared_ptr<FileReader> reader;
-    std::shared_ptr<File> target;
+    std::shared_ptr<PartFile> target;  // removed with this while it is unfinished
     uint64_t left_bytes = 0;
-    bool is_finished = false;
   };
   std::vector<Progressing> states_ GUARDED_BY(mutex_);
   std::set<size_t> active_ GUARDED_BY(mutex_);  // begun, not finished

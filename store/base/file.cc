@@ -15,7 +15,7 @@
 #include <cstring>
 #include <utility>
 
-#include "store/base/part_name.h"
+#include "store/base/part_file.h"
 
 namespace cake {
 
@@ -343,20 +343,9 @@ Result<std::string> read_text_file(const std::string& path, uint64_t limit) {
 }
 
 Status write_file_atomically(const std::string& path, ByteSpan bytes, unsigned mode) {
-  const std::string temporary = part_name(path);
-  const auto write_and_rename = [&]() -> Status {
-    const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
-    if (fd < 0) return here("open", temporary);
-    const File file(fd, temporary);
-    CAKE_TRY(file.write_at(0, bytes));
-    CAKE_TRY(file.sync_data());
-    if (::rename(temporary.c_str(), path.c_str()) != 0) return here("rename", temporary);
-    return {};
-  };
-  if (Status written = write_and_rename(); !written) {
-    ::unlink(temporary.c_str());
-    return written;
-  }
+  PartFile part = CAKE_TRY(PartFile::create(path, mode));
+  CAKE_TRY(part.file().write_at(0, bytes));
+  CAKE_TRY(part.publish());
   const size_t slash = path.rfind('/');
   return sync_directory(slash == std::string::npos ? "."
                                                    : path.substr(0, std::max<size_t>(slash, 1)));

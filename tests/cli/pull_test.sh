@@ -19,21 +19,48 @@ grep -q pytorch "$work/out" && fail 'dry run lists superfluous weights'
 expect 0 ls -q
 [[ -s $work/out ]] && ! grep -qx model/org/model "$work/out" && fail 'ls after a dry run'
 
+# stalled_pull ARGS…: a pull of org/model that waits for the hub, as $pull.
+stalled_pull() {
+  control 'clear=1&release=1&reset_counters=1' >/dev/null
+  control 'fault=stall_body&path=*model.safetensors&after=1000000' >"$work/err" || fail 'setting a fault'
+  "$CAKE_BIN" --endpoint "$url" --store "$store" pull org/model "$@" >"$work/out" 2>"$work/err" &
+  pull=$!
+  for ((i = 0; i < 200; i++)); do
+    control counters=1 2>/dev/null | grep -q '"stalled": *[1-9]' && break
+    sleep 0.1
+  done
+}
+# end_pull SIGNAL STATUS
+end_pull() {
+  local status=0
+  kill "-$1" "$pull"
+  SECONDS=0
+  wait "$pull" 2>/dev/null || status=$?
+  ((status == $2)) || fail "pull after SIG$1: status $status, not $2"
+  ((SECONDS <= 10)) || fail "pull after SIG$1 took $SECONDS s to end"
+  [[ -s $work/out ]] && fail "a pull after SIG$1 names a path"
+}
+leftovers() { find "$work/plain" -name '.*.part' 2>/dev/null | wc -l; }
+
 # A stalled transfer: Ctrl-C ends it with 130, soon, and what came stays.
-control 'fault=stall_body&path=*model.safetensors&after=1000000' >"$work/err" || fail 'setting a fault'
-"$CAKE_BIN" --endpoint "$url" --store "$store" pull org/model >"$work/out" 2>"$work/err" &
-pull=$!
-for ((i = 0; i < 200; i++)); do
-  control counters=1 2>/dev/null | grep -q '"stalled": *[1-9]' && break
-  sleep 0.1
-done
-kill -INT "$pull"
-SECONDS=0
-status=0
-wait "$pull" || status=$?
-((status == 130)) || fail "interrupted pull: status $status, not 130"
-((SECONDS <= 10)) || fail "interrupted pull took $SECONDS s to end"
-[[ -s $work/out ]] && fail 'an interrupted pull names a path'
+stalled_pull
+end_pull INT 130
+# So does a terminal that is closed; what is written of a plain file goes.
+stalled_pull --local-dir "$work/plain"
+[[ $(leftovers) == 1 ]] || fail 'the plain file is written beside its place'
+end_pull HUP 130
+[[ $(leftovers) == 0 ]] || fail 'a pull whose terminal was closed left a file'
+# What a killed one leaves, the next removes; another that is at work keeps its own.
+stalled_pull --local-dir "$work/plain"
+end_pull KILL 137
+[[ $(leftovers) == 1 ]] || fail 'a killed pull leaves its file'
+stalled_pull --local-dir "$work/plain"
+[[ $(leftovers) == 1 ]] || fail 'the next pull removes what a killed one left'
+timeout 60 "$CAKE_BIN" --endpoint "$url" --store "$store" -q pull org/model \
+  --local-dir "$work/plain" --include '*.txt' >/dev/null || fail 'a pull to the same folder'
+[[ $(leftovers) == 1 ]] || fail 'a pull removed the file that another writes'
+end_pull TERM 130
+rm -r "$work/plain"
 control 'clear=1&release=1' >/dev/null
 
 expect 0 pull org/model
