@@ -216,10 +216,16 @@ Result<Client::SnapshotPtr> Client::adopt(const NameKey& key, const RevisionInfo
     recent_.push_front(snapshot);
     if (recent_.size() > kMaxRecentSnapshots) recent_.pop_back();
   }
-  const RefRow ref{key.second, info.commit, unix_now()};
-  CAKE_TRY(store_.index().put_ref(repo, ref));
-  CAKE_TRY(store_.chunks().record_ref(source_, key.first, ref));
+  if (options_.records_refs) CAKE_TRY(record_ref(key.first, key.second, info.commit));
   return snapshot;
+}
+
+Status Client::record_ref(const RepoName& repo, const std::string& revision,
+                          const std::string& commit) {
+  const RowId row = CAKE_TRY(store_.index().get_repo(source_, repo));
+  const RefRow ref{revision, commit, unix_now()};
+  CAKE_TRY(store_.index().put_ref(row, ref));
+  return store_.chunks().record_ref(source_, repo, ref);
 }
 
 void Client::finish(const NameKey& key, Result<SnapshotPtr> result) {

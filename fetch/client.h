@@ -34,6 +34,9 @@ struct ClientOptions {
   // How long an absent name is remembered, and an author's listing counts as new.
   int64_t negative_ttl_s = 60;
   int64_t listing_ttl_s = 60;
+  // Whether the answer of the hub becomes what a branch or tag leads to, for all processes of the
+  // store; without it only record_ref does that.
+  bool records_refs = true;
   // Whether prefetch=repo may take a file, by its path in the repo; empty: any.
   std::function<bool(const std::string& path)> prefetches;
 };
@@ -61,6 +64,8 @@ class Client {
   // not_found is remembered for negative_ttl_s, another failure for a moment, if it took its time.
   void find_snapshot(const RepoName& repo, const std::string& revision, bool ask_hub,
                      Deadline deadline, Done<SnapshotPtr> done);
+  // From now on the revision leads to this commit, which is in the store.
+  Status record_ref(const RepoName& repo, const std::string& revision, const std::string& commit);
   // Only what the store knows; nullptr when nothing.
   Result<SnapshotPtr> find_known_snapshot(const RepoName& repo, const std::string& revision);
 

@@ -55,7 +55,9 @@ Status print_file(Context& context, Session& session, const std::string& text,
 }
 
 int run_cat(Context& context, const CatArguments& arguments) {
-  const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
+  const auto session = CAKE_TRY_RUN(
+      context,
+      Session::open(context.config, arguments.remote ? Session::For::look : Session::For::command));
   for (const std::string& reference : arguments.references)
     CAKE_TRY_RUN(context, print_file(context, *session, reference, arguments));
   return kExitOk;

@@ -168,8 +168,9 @@ int pull(Context& context, Session& session, Interrupts& interrupts, const Reque
          const PullArguments& arguments) {
   interrupts.let_through();
   const auto snapshot = CAKE_TRY_RUN(context, session.find_snapshot(request.reference, true));
-  std::vector<PlannedFile> plan = CAKE_TRY_RUN(
-      context, plan_pull(session.store(), *snapshot, request.choice, arguments.target));
+  std::vector<PlannedFile> plan =
+      CAKE_TRY_RUN(context, plan_pull(session.store(), *snapshot, request.choice, arguments.target,
+                                      context.globals.dry_run ? PullUse::look : PullUse::pull));
   interrupts.hold();
   if (plan.empty() && !snapshot->entries().empty())
     say(context, cat("no file of ", printable(snapshot->repo().id), " matches"));
@@ -177,6 +178,8 @@ int pull(Context& context, Session& session, Interrupts& interrupts, const Reque
     print_plan(context, plan);
     return kExitOk;
   }
+  // Not before it is sure that there is something to pull: mounts show what this says.
+  CAKE_TRY_RUN(context, session.record(request.reference, *snapshot));
   if (arguments.pins) CAKE_TRY_RUN(context, pin(context, session, request.reference, *snapshot));
   if (!arguments.target.local_dir.empty()) tidy_up(arguments.target.local_dir, plan);
   Sums sums;
@@ -195,7 +198,7 @@ int pull(Context& context, Session& session, Interrupts& interrupts, const Reque
 int run_pull(Context& context, const PullArguments& arguments) {
   Interrupts interrupts;  // before the session's threads
   const std::vector<Request> requests = CAKE_TRY_RUN(context, parse_requests(arguments));
-  const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
+  const auto session = CAKE_TRY_RUN(context, Session::open(context.config, Session::For::look));
   int status = kExitOk;
   for (const Request& request : requests) {
     status = pull(context, *session, interrupts, request, arguments);

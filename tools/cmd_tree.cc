@@ -19,9 +19,14 @@ double percent_of(uint64_t part, uint64_t whole) {
   return whole == 0 ? 100 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
 }
 
+Result<std::unique_ptr<Session>> open_session(Context& context, const TreeArguments& arguments) {
+  return Session::open(context.config,
+                       arguments.remote ? Session::For::look : Session::For::command);
+}
+
 int run_tree(Context& context, const TreeArguments& arguments) {
   const Reference reference = CAKE_TRY_RUN(context, parse_reference(arguments.reference));
-  const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
+  const auto session = CAKE_TRY_RUN(context, open_session(context, arguments));
   const auto snapshot = CAKE_TRY_RUN(context, session->find_snapshot(reference, arguments.remote));
   Table table({{"PATH"}, {"SIZE", true}, {"CACHED%", true}});
   uint64_t bytes = 0;
@@ -99,7 +104,7 @@ Result<Facts> describe_folder(Session& session, const Snapshot& snapshot, const 
 
 int run_stat(Context& context, const TreeArguments& arguments) {
   const Reference reference = CAKE_TRY_RUN(context, parse_reference(arguments.reference));
-  const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
+  const auto session = CAKE_TRY_RUN(context, open_session(context, arguments));
   const auto snapshot = CAKE_TRY_RUN(context, session->find_snapshot(reference, arguments.remote));
   const std::optional<uint32_t> entry = snapshot->find_entry(reference.path);
   const Facts facts =

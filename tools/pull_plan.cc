@@ -1,5 +1,8 @@
 #include "tools/pull_plan.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <numeric>
 #include <set>
@@ -34,8 +37,8 @@ Result<std::set<RowId>> held_elsewhere(Index& index, const Snapshot& snapshot) {
 
 class Planner {
  public:
-  Planner(Store& store, const PullTarget& target, std::set<RowId> held)
-      : store_(store), target_(target), held_(std::move(held)) {}
+  Planner(Store& store, const PullTarget& target, PullUse use, std::set<RowId> held)
+      : store_(store), target_(target), use_(use), held_(std::move(held)) {}
 
   Result<PlannedFile> plan(const TreeEntry& entry, RowId content_id) {
     PlannedFile file;
@@ -43,14 +46,17 @@ class Planner {
     const std::optional<ContentRow> content = CAKE_TRY(store_.index().find_content(content_id));
     if (!content) return Error{Errc::corrupt, cat("index: no content for ", entry.path)};
     std::vector<ByteRange> missing = CAKE_TRY(missing_ranges(store_.index(), *content));
-    uint64_t from_twin = 0;
-    if (!missing.empty() && CAKE_TRY(adopt_twin(store_, *content)) > 0) {
-      const uint64_t before = sum(missing);
+    const uint64_t before = sum(missing);
+    uint64_t lacking = before;
+    if (before > 0 && use_ == PullUse::look) {
+      const uint64_t in_twin = CAKE_TRY(twin_bytes(store_.index(), *content));
+      lacking = std::min(before, entry.bytes - std::min(entry.bytes, in_twin));
+    } else if (before > 0 && CAKE_TRY(adopt_twin(store_, *content)) > 0) {
       missing = CAKE_TRY(missing_ranges(store_.index(), *content));
-      from_twin = before - std::min(before, sum(missing));
+      lacking = sum(missing);
     }
+    const uint64_t from_twin = before - std::min(before, lacking);
     const bool is_second = !seen_.insert(content_id).second;
-    const uint64_t lacking = sum(missing);
     const uint64_t cached = entry.bytes - std::min(lacking, entry.bytes);
     if (is_second)
       file.shared_bytes = entry.bytes;  // comes with the first of that name
@@ -82,6 +88,7 @@ class Planner {
 
   Store& store_;
   const PullTarget& target_;
+  const PullUse use_;
   const std::set<RowId> held_;
   std::set<RowId> seen_;
 };
@@ -90,9 +97,13 @@ class Planner {
 
 Result<bool> has_hub_bytes(const std::string& path, const TreeEntry& entry) {
   if (!path_exists(path)) return false;
+  // A pipe would wait for its writer.
+  const File file = CAKE_TRY(File::open(path, File::Mode::read, O_NONBLOCK));
+  struct stat facts {};
+  if (::fstat(file.fd(), &facts) != 0) return last_error(cat("stat ", path));
+  if (!S_ISREG(facts.st_mode)) return Error{Errc::io, cat(path, " is not a regular file")};
   const bool is_lfs = !entry.ids.sha256.empty();
   if (!is_lfs && entry.ids.git_oid.empty()) return false;  // nothing to compare with
-  const File file = CAKE_TRY(File::open(path, File::Mode::read));
   if (CAKE_TRY(file.size()) != entry.bytes) return false;
   FileHasher hasher(is_lfs ? FileHash::sha256 : FileHash::git_blob_sha1, entry.bytes);
   Buffer buffer(kMiB);
@@ -106,8 +117,9 @@ Result<bool> has_hub_bytes(const std::string& path, const TreeEntry& entry) {
 }
 
 Result<std::vector<PlannedFile>> plan_pull(Store& store, const Snapshot& snapshot,
-                                           const FileChoice& choice, const PullTarget& target) {
-  Planner planner(store, target, CAKE_TRY(held_elsewhere(store.index(), snapshot)));
+                                           const FileChoice& choice, const PullTarget& target,
+                                           PullUse use) {
+  Planner planner(store, target, use, CAKE_TRY(held_elsewhere(store.index(), snapshot)));
   std::vector<PlannedFile> files;
   for (const uint32_t i : CAKE_TRY(choose_files(snapshot, choice)))
     files.push_back(CAKE_TRY(planner.plan(snapshot.entries()[i], snapshot.content_id(i))));

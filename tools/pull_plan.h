@@ -25,11 +25,14 @@ struct PlannedFile {
 };
 
 // Whether a plain file is there with the hub's length and hash; false also when the hub gives none.
+// io when something else than a file is there: it is not ours to replace.
 Result<bool> has_hub_bytes(const std::string& path, const TreeEntry& entry);
 
 // In the order of the snapshot.  Files that are complete elsewhere are taken over, which takes no
-// space; that much is done also for a dry run.
+// space; for a dry run they are only counted.
+enum class PullUse { pull, look };
 Result<std::vector<PlannedFile>> plan_pull(Store& store, const Snapshot& snapshot,
-                                           const FileChoice& choice, const PullTarget& target);
+                                           const FileChoice& choice, const PullTarget& target,
+                                           PullUse use);
 
 }  // namespace cake

@@ -95,6 +95,7 @@ Result<std::unique_ptr<Session>> Session::open(const Config& config, For use) {
   session->default_revision_ = config.text("rev");
   ClientOptions options = client_options(config);
   options.fetch.logs_failures = use == For::mount;
+  options.records_refs = use != For::look;
   session->name_timeout_ = options.fetch.timeo;
   session->metrics_ = std::make_unique<Metrics>();
   session->store_ = CAKE_TRY(open_store(config, *session->metrics_));
@@ -104,7 +105,7 @@ Result<std::unique_ptr<Session>> Session::open(const Config& config, For use) {
     session->http_ = std::make_unique<HttpClient>(http_options(config), *session->metrics_);
     HubOptions hub;
     hub.endpoint = endpoint;
-    hub.tells_retries = use == For::command;
+    hub.tells_retries = use != For::mount;
     upstream = std::make_unique<HubUpstream>(
         *session->http_, hub, std::make_shared<Credentials>(config.text("token_file")),
         *session->metrics_);
@@ -123,11 +124,18 @@ Session::~Session() {
 
 Result<std::shared_ptr<const Snapshot>> Session::find_snapshot(const Reference& reference,
                                                                bool ask_hub) {
-  const std::string revision = reference.revision.empty() ? default_revision_ : reference.revision;
   return wait_for<Client::SnapshotPtr>([&](Done<Client::SnapshotPtr> done) {
-    client_->find_snapshot(reference.repo, revision, ask_hub, Deadline::after(name_timeout_),
-                           std::move(done));
+    client_->find_snapshot(reference.repo, revision_of(reference), ask_hub,
+                           Deadline::after(name_timeout_), std::move(done));
   });
+}
+
+Status Session::record(const Reference& reference, const Snapshot& snapshot) {
+  // What the store gave, because the hub did not answer, is no news of the hub.
+  const RowId repo = CAKE_TRY(store_->index().get_repo(client_->source(), reference.repo));
+  const auto known = CAKE_TRY(store_->index().find_ref(repo, revision_of(reference)));
+  if (known && known->commit == snapshot.commit()) return {};
+  return client_->record_ref(reference.repo, revision_of(reference), snapshot.commit());
 }
 
 Result<std::vector<uint32_t>> entries_below(const Snapshot& snapshot, const std::string& path) {

@@ -20,8 +20,9 @@ namespace cake {
 class Session {
  public:
   // Opens the store, and what is needed to ask the hub; makes no request.  A command says failures
-  // itself; for a mount they are logged.
-  enum class For { command, mount };
+  // itself; for a mount they are logged.  Who only looks moves no branch under the mounts of the
+  // store, whatever the hub says; `record` does that.
+  enum class For { command, look, mount };
   static Result<std::unique_ptr<Session>> open(const Config& config, For use = For::command);
   // Ends what is under way and writes out what came.
   ~Session();
@@ -33,9 +34,15 @@ class Session {
   // The commit that a reference means, else at the revision `rev`.  `ask_hub`: also when the store
   // knows an answer.
   Result<std::shared_ptr<const Snapshot>> find_snapshot(const Reference& reference, bool ask_hub);
+  // The reference leads to this commit from now on; nothing changes when it did before.
+  Status record(const Reference& reference, const Snapshot& snapshot);
 
  private:
   Session() = default;
+
+  const std::string& revision_of(const Reference& reference) const {
+    return reference.revision.empty() ? default_revision_ : reference.revision;
+  }
 
   std::string default_revision_;
   Millis name_timeout_{0};

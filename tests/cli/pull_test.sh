@@ -82,6 +82,13 @@ expect 0 export org/names "$work/exported"
 [[ $(find "$work/names" "$work/exported" -type f | wc -l) == 2 ]] || fail 'leftovers of long names'
 expect 0 rm -y org/names
 
+# What stands in a file's place and is none is left alone, and not waited for.
+mkdir "$work/pipes"
+mkfifo "$work/pipes/config.json"
+expect 1 pull org/model --local-dir "$work/pipes" --include '*.json'
+grep -q 'pipes/config.json is not a regular file' "$work/err" || fail 'a pipe is named'
+[[ -p $work/pipes/config.json ]] || fail 'a pipe was replaced'
+
 # Nothing that matches is no failure, but hardly what was meant.
 expect 0 pull org/model --include '*.nomatch'
 grep -qx 'no file of org/model matches' "$work/err" || fail 'a pull of nothing says so'
@@ -129,6 +136,27 @@ events = [json.loads(line) for line in open(sys.argv[1])]
 assert [e["event"] for e in events] == ["file", "end"], events
 assert events[-1]["done"] == events[-1]["total"] == 1000, events
 END
+
+# Who only looks moves no branch under the mounts of the store; nor does a pull that fails.
+commit_here() { expect 0 --offline stat org/moving --json && json_value 'it["commit"]'; }
+control 'repo=org/moving&file=a.txt&text=one' >/dev/null
+expect 0 pull org/moving
+before=$(commit_here)
+control 'repo=org/moving&file=b.txt&text=two' >/dev/null
+expect 0 pull org/moving --dry-run
+grep -q '^b.txt' "$work/out" || fail 'a dry run shows what the hub has now'
+[[ $(commit_here) == "$before" ]] || fail 'a dry run moved the branch'
+expect 0 tree --remote org/moving
+grep -q '^b.txt' "$work/out" || fail 'tree --remote shows what the hub has now'
+expect 0 stat --remote org/moving/b.txt
+expect 0 cat --remote org/moving/b.txt
+[[ $(cat "$work/out") == two ]] || fail 'cat --remote of a new file'
+[[ $(commit_here) == "$before" ]] || fail 'a look at the hub moved the branch'
+expect 3 pull org/moving nosuch.txt
+[[ $(commit_here) == "$before" ]] || fail 'a pull that failed moved the branch'
+expect 0 pull org/moving
+[[ $(commit_here) != "$before" ]] || fail 'a pull moves the branch'
+expect 0 rm -y org/moving
 
 # The same file in another repo takes no second copy, nor do the bytes of one that begins alike.
 expect 0 pull org/copy

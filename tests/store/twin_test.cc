@@ -29,6 +29,8 @@ TEST_F(TwinTest, VerifiedFileServesAnotherSource) {
   store_bytes(fixture_, first, bytes_);
   ASSERT_EQ(must(check_content(fixture_.store(), first, {})).state, ContentCheck::State::verified);
 
+  EXPECT_EQ(must(twin_bytes(fixture_.index(), second)), bytes_.size());
+  EXPECT_FALSE(must(missing_ranges(fixture_.index(), second)).empty()) << "only counted";
   EXPECT_EQ(adopt(second.id), bytes_.size());
   EXPECT_TRUE(must(missing_ranges(fixture_.index(), second)).empty());
   EXPECT_EQ(must(check_content(fixture_.store(), second, {})).state, ContentCheck::State::verified);
@@ -39,6 +41,7 @@ TEST_F(TwinTest, UnverifiedFileServesNobody) {
   const ContentRow first = true_content(fixture_.store(), "hf:a", "w.bin", bytes_);
   const ContentRow second = true_content(fixture_.store(), "hf:b", "w.bin", bytes_);
   store_bytes(fixture_, first, bytes_);
+  EXPECT_EQ(must(twin_bytes(fixture_.index(), second)), 0u);
   EXPECT_EQ(adopt(second.id), 0u);
   EXPECT_FALSE(must(missing_ranges(fixture_.index(), second)).empty());
 }
@@ -49,6 +52,7 @@ TEST_F(TwinTest, AnotherCutIsLeftAlone) {
   store_bytes(fixture_, first, bytes_);
   must(check_content(fixture_.store(), first, {}));
   must(fixture_.index().put_recipe(second.id, {Cutter::safetensors, random_bytes(1, 100)}));
+  EXPECT_EQ(must(twin_bytes(fixture_.index(), second)), 0u);
   EXPECT_EQ(adopt(second.id), 0u);
 }
 
