@@ -78,7 +78,7 @@ Result<bool> BlockSharing::put(RowId content, const std::string& target) const {
   if (outcome != Outcome::done && outcome != Outcome::already) return false;
   const std::optional<File> file = CAKE_TRY(materializer_->open_file(*row));
   if (!file) return false;  // there was need of its room
-  CAKE_TRY(replace(*file, target));
+  CAKE_TRY(of_this_machine(replace(*file, target)));
   return true;
 }
 

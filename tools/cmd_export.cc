@@ -30,7 +30,7 @@ struct ExportArguments {
 Status link_files(Context& context, Session& session, Interrupts& interrupts,
                   const std::string& directory, std::vector<TransferFile>& files) {
   const BlockSharing sharing = CAKE_TRY(BlockSharing::open(context, session.store()));
-  CAKE_TRY(sharing.check(directory));
+  CAKE_TRY(of_this_machine(sharing.check(directory)));
   std::vector<TransferFile> to_fetch;
   for (const TransferFile& file : files) {
     const auto content = CAKE_TRY(session.store().index().find_content(file.content));
@@ -42,7 +42,8 @@ Status link_files(Context& context, Session& session, Interrupts& interrupts,
   std::vector<TransferFile> to_copy;
   for (TransferFile& file : files) {
     if (interrupts.has_come()) return Error{Errc::cancelled, "interrupted; what came is kept"};
-    CAKE_TRY(make_directories(std::filesystem::path(file.target).parent_path().string()));
+    CAKE_TRY(of_this_machine(
+        make_directories(std::filesystem::path(file.target).parent_path().string())));
     if (!CAKE_TRY(sharing.put(file.content, file.target))) to_copy.push_back(std::move(file));
   }
   files = std::move(to_copy);
@@ -56,7 +57,7 @@ Status check_written(Store& store, Interrupts& interrupts, const std::vector<Tra
     const std::optional<ContentRow> content = CAKE_TRY(store.index().find_content(file.content));
     if (!content || !whole_hash(*content)) continue;  // the hub gives nothing to compare with
     if (CAKE_TRY(has_hub_bytes(file.target, file.entry))) continue;
-    CAKE_TRY(remove_file(file.target));
+    CAKE_TRY(of_this_machine(remove_file(file.target)));
     return Error{Errc::corrupt, cat(file.target,
                                     ": what was written does not have the hub's hash, and was "
                                     "removed; see cake verify --repair")};
@@ -72,8 +73,7 @@ int run_export(Context& context, const ExportArguments& arguments) {
   const auto snapshot = CAKE_TRY_RUN(context, session->find_snapshot(reference, false));
   const std::vector<uint32_t> entries =
       CAKE_TRY_RUN(context, entries_below(*snapshot, reference.path));
-  const std::string directory =
-      std::filesystem::absolute(arguments.directory).lexically_normal().string();
+  const std::string directory = CAKE_TRY_RUN(context, absolute_path(arguments.directory));
   const std::string revision =
       reference.revision.empty() ? context.config.text("rev") : reference.revision;
   const ExportPlan plan = CAKE_TRY_RUN(
@@ -86,7 +86,7 @@ int run_export(Context& context, const ExportArguments& arguments) {
     table.print(context.format, context.out);
     return kExitOk;
   }
-  CAKE_TRY_RUN(context, make_directories(directory));
+  CAKE_TRY_RUN(context, of_this_machine(make_directories(directory)));
   std::vector<TransferFile> to_copy = plan.files;
   std::vector<std::string> targets;
   for (const TransferFile& file : to_copy) targets.push_back(file.target);
@@ -95,7 +95,7 @@ int run_export(Context& context, const ExportArguments& arguments) {
     CAKE_TRY_RUN(context, link_files(context, *session, interrupts, directory, to_copy));
   CAKE_TRY_RUN(context, run_transfer(context, *session, interrupts, std::move(to_copy), kWorkers));
   CAKE_TRY_RUN(context, check_written(session->store(), interrupts, plan.files));
-  CAKE_TRY_RUN(context, finish_export(plan));
+  CAKE_TRY_RUN(context, of_this_machine(finish_export(plan)));
   if (context.format == Format::json) {
     Facts facts;
     facts.add("path", plan.path);

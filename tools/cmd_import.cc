@@ -65,7 +65,7 @@ class Importer {
       sums.refused++;
       return {};
     }
-    const File file = CAKE_TRY(File::open(where, File::Mode::read));
+    const File file = CAKE_TRY(of_this_machine(File::open(where, File::Mode::read)));
     const Adoption done = CAKE_TRY(
         adopt_file(session_.store(), *content, file, [this] { return interrupts_.has_come(); }));
     switch (done.state) {
@@ -264,7 +264,8 @@ Result<std::vector<HubFile>> hash_folder(const std::string& folder, Interrupts& 
   std::vector<HubFile> files;
   Buffer buffer(kMiB);
   for (const std::string& path : paths) {
-    const File file = CAKE_TRY(File::open(cat(folder, "/", path), File::Mode::read));
+    const File file =
+        CAKE_TRY(of_this_machine(File::open(cat(folder, "/", path), File::Mode::read)));
     const uint64_t bytes = CAKE_TRY(file.size());
     const bool is_lfs = is_lfs_file(path, bytes, kLfsThresholdBytes);
     FileHasher hasher(is_lfs ? FileHash::sha256 : FileHash::git_blob_sha1, bytes);

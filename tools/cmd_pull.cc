@@ -190,7 +190,7 @@ int pull(Context& context, Session& session, Interrupts& interrupts, const Reque
   const std::string path =
       folder.empty()
           ? usable_path(context.config.store_directory(), *snapshot, session.client().source())
-          : std::filesystem::absolute(folder).lexically_normal().string();
+          : CAKE_TRY_RUN(context, absolute_path(folder));
   print_result(context, path, *snapshot, sums);
   return kExitOk;
 }

@@ -42,10 +42,10 @@ int run_serve_verb(Context& context, const ServeArguments& arguments) {
     options.directory = arguments.source;
   }
   if (context.globals.dry_run) return kExitOk;
-  CAKE_TRY_RUN(context, run_serve(options, [&](const std::string& url) {
+  CAKE_TRY_RUN(context, of_this_machine(run_serve(options, [&](const std::string& url) {
                  // Whoever started us waits for this line.
                  context.out << url << std::endl;
-               }));
+               })));
   return kExitOk;
 }
 

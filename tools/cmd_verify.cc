@@ -107,7 +107,7 @@ class StoreCheck {
 // Hash of a plain file, as the hub would name it.
 Result<std::string> hash_file(const std::string& path, FileHash kind, uint64_t bytes,
                               Interrupts& interrupts) {
-  const File file = CAKE_TRY(File::open(path, File::Mode::read));
+  const File file = CAKE_TRY(of_this_machine(File::open(path, File::Mode::read)));
   FileHasher hasher(kind, bytes);
   Buffer buffer(kMiB);
   for (uint64_t offset = 0; offset < bytes;) {
@@ -162,7 +162,9 @@ Status check_folder(Session& session, Interrupts& interrupts, const VerifyArgume
       folder, std::filesystem::directory_options::skip_permission_denied, failure);
   for (; !failure && entry != std::filesystem::recursive_directory_iterator();
        entry.increment(failure)) {
-    if (!entry->is_regular_file()) continue;
+    // What cannot be followed, such as a link in a loop, is no file.
+    std::error_code not_followed;
+    if (!entry->is_regular_file(not_followed)) continue;
     const std::string path = entry->path().lexically_relative(folder).generic_string();
     if (!known.contains(path) && !is_bookkeeping(path)) findings.extra.push_back(path);
   }

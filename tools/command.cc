@@ -2,7 +2,10 @@
 
 #include <unistd.h>
 
+#include <filesystem>
 #include <iostream>
+
+#include "store/base/bytes.h"
 
 namespace cake {
 
@@ -31,6 +34,11 @@ int exit_status(Errc code) {
   return kExitFailed;
 }
 
+Error local_error(Error error) {
+  if (error.code == Errc::not_found || error.code == Errc::denied) error.code = Errc::io;
+  return error;
+}
+
 Format choose_format(const Globals& globals, bool stdout_is_terminal) {
   if (globals.quiet || globals.format == "quiet") return Format::quiet;
   if (globals.json || globals.format == "json") return Format::json;
@@ -41,6 +49,13 @@ Format choose_format(const Globals& globals, bool stdout_is_terminal) {
 int fail(Context& context, const Error& error) {
   context.err << "cake: " << error.message << '\n';
   return exit_status(error.code);
+}
+
+Result<std::string> absolute_path(const std::string& path) {
+  std::error_code failure;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, failure);
+  if (failure) return Error{Errc::io, cat("the working directory: ", failure.message())};
+  return absolute.lexically_normal().string();
 }
 
 void say(Context& context, std::string_view message) {

@@ -22,6 +22,14 @@ constexpr int kExitFailed = 1;  // failed, or a mismatch was found
 constexpr int kExitUsage = 2;
 constexpr int kExitInterrupted = 130;
 int exit_status(Errc code);
+// "No such file" and "not allowed" have statuses that speak of the hub.  Said of a path of this
+// machine that a command only works with, they are Errc::io.
+Error local_error(Error error);
+template <typename T>
+Result<T> of_this_machine(Result<T> result) {
+  if (!result) return local_error(std::move(result).error());
+  return result;
+}
 
 // How data is written to stdout.
 enum class Format {
@@ -59,7 +67,9 @@ struct Context {
 
 // Writes "cake: MESSAGE" and answers the status: `return fail(context, error);`
 int fail(Context& context, const Error& error);
-// A message for people; silent with -q.
+// As seen from the working directory, which may be gone (Errc::io).
+Result<std::string> absolute_path(const std::string& path);
+// A message for people, in one line; silent with -q.
 void say(Context& context, std::string_view message);
 // Asks on the terminal; -y answers for the user.  False when stdin is no terminal.
 bool is_confirmed(Context& context, const std::string& question);

@@ -52,9 +52,11 @@ Result<std::vector<ModelFile>> open_folder(const std::string& word) {
   std::error_code failure;
   for (auto entry = std::filesystem::recursive_directory_iterator(word, failure);
        !failure && entry != std::filesystem::recursive_directory_iterator();
-       entry.increment(failure))
-    if (entry->is_regular_file())
+       entry.increment(failure)) {
+    std::error_code not_followed;  // a link in a loop is no file
+    if (entry->is_regular_file(not_followed))
       names.push_back(entry->path().lexically_relative(word).generic_string());
+  }
   if (failure) return Error{Errc::io, cat("listing ", word, ": ", failure.message())};
   std::sort(names.begin(), names.end());
   std::vector<ModelFile> files;

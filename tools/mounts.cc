@@ -10,6 +10,7 @@
 #include "fs/mount_record.h"
 #include "store/base/bytes.h"
 #include "store/base/version.h"
+#include "tools/command.h"
 
 namespace cake {
 namespace {
@@ -53,10 +54,6 @@ Status check_apart(const Config& config, const std::string& mount_point) {
   return {};
 }
 
-std::string absolute_path(const std::string& path) {
-  return std::filesystem::absolute(path).lexically_normal().string();
-}
-
 }  // namespace
 
 Result<KeeperOptions> prepare_mount(const MountRequest& request, Config& config) {
@@ -78,11 +75,15 @@ Result<KeeperOptions> prepare_mount(const MountRequest& request, Config& config)
   CAKE_TRY(check_subdir(config));
   // The worker starts in / and may be started again long after this shell is gone.
   for (const char* key : {"store", "token_file", "cafile", "pid_file"})
-    if (config.is_set(key) && !config.text(key).starts_with("~/"))
-      CAKE_TRY(config.set(key, absolute_path(config.text(key)), config.get(key).origin));
+    if (config.is_set(key) && !config.text(key).starts_with("~/")) {
+      const std::string path = CAKE_TRY(absolute_path(config.text(key)));
+      CAKE_TRY(config.set(key, path, config.get(key).origin));
+    }
   if (const std::string log = config.text("log");
-      log != "syslog" && log != "stderr" && !log.starts_with("/"))
-    CAKE_TRY(config.set("log", absolute_path(log), config.get("log").origin));
+      log != "syslog" && log != "stderr" && !log.starts_with("/")) {
+    const std::string path = CAKE_TRY(absolute_path(log));
+    CAKE_TRY(config.set("log", path, config.get("log").origin));
+  }
   CAKE_TRY(config.set("store", config.store_directory(), config.get("store").origin));
 
   keeper.mount.source = request.source;

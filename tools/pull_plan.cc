@@ -10,6 +10,7 @@
 #include "store/base/digest.h"
 #include "store/coverage.h"
 #include "store/twin.h"
+#include "tools/command.h"
 #include "tools/store_view.h"
 
 namespace cake {
@@ -98,7 +99,7 @@ class Planner {
 Result<bool> has_hub_bytes(const std::string& path, const TreeEntry& entry) {
   if (!path_exists(path)) return false;
   // A pipe would wait for its writer.
-  const File file = CAKE_TRY(File::open(path, File::Mode::read, O_NONBLOCK));
+  const File file = CAKE_TRY(of_this_machine(File::open(path, File::Mode::read, O_NONBLOCK)));
   struct stat facts {};
   if (::fstat(file.fd(), &facts) != 0) return last_error(cat("stat ", path));
   if (!S_ISREG(facts.st_mode)) return Error{Errc::io, cat(path, " is not a regular file")};

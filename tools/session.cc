@@ -79,14 +79,9 @@ ClientOptions client_options(const Config& config) {
 }
 
 Result<std::unique_ptr<Store>> open_store(const Config& config, Metrics& metrics) {
-  Result<std::unique_ptr<Store>> store = Store::open(store_options(config), metrics);
-  if (!store) {
-    // Of this machine: "no such file" and "not allowed" have exit statuses that speak of the hub.
-    Error error = store.error();
-    if (error.code == Errc::not_found || error.code == Errc::denied) error.code = Errc::io;
-    return error;
-  }
-  CAKE_TRY(recover_materialized(**store));
+  std::unique_ptr<Store> store =
+      CAKE_TRY(of_this_machine(Store::open(store_options(config), metrics)));
+  CAKE_TRY(of_this_machine(recover_materialized(*store)));
   return store;
 }
 

@@ -108,14 +108,14 @@ std::optional<Transfer::Window> Transfer::take() {
 Status Transfer::run(const Window& window) {
   const TransferFile& file = files_[window.file];
   std::shared_ptr<PartFile> target;
-  if (!file.target.empty()) target = CAKE_TRY(open_target(window.file));
+  if (!file.target.empty()) target = CAKE_TRY(of_this_machine(open_target(window.file)));
   if (window.range.length > 0) {
     const std::shared_ptr<FileReader> reader = CAKE_TRY(open_reader(window.file));
     const FileReader::Slices slices =
         CAKE_TRY(read_window(*reader, window.range.offset, window.range.length, *stopped_));
     uint64_t offset = window.range.offset;
     for (const ChunkSlice& slice : slices) {
-      if (target) CAKE_TRY(target->file().write_at(offset, slice.bytes()));
+      if (target) CAKE_TRY(of_this_machine(target->file().write_at(offset, slice.bytes())));
       offset += slice.length;
     }
     if (offset != window.range.end())
@@ -160,7 +160,7 @@ Status Transfer::finish_window(const Window& window) {
     target = state.target;
     state.reader.reset();
   }
-  if (target) CAKE_TRY(target->publish());
+  if (target) CAKE_TRY(of_this_machine(target->publish()));
   MutexLock lock(mutex_);
   states_[window.file].target.reset();
   active_.erase(window.file);

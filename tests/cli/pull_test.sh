@@ -89,6 +89,13 @@ expect 1 pull org/model --local-dir "$work/pipes" --include '*.json'
 grep -q 'pipes/config.json is not a regular file' "$work/err" || fail 'a pipe is named'
 [[ -p $work/pipes/config.json ]] || fail 'a pipe was replaced'
 
+# Nor does a folder that cannot be made say anything of the hub.
+: >"$work/afile"
+expect 1 pull org/model --local-dir "$work/afile/x" --include '*.json'
+expect 1 pull org/model --local-dir /proc/nodir --include '*.json'
+expect 1 export org/model/config.json "$work/afile/x"
+grep -q "$work/afile" "$work/err" || fail 'the path is named'
+
 # Nothing that matches is no failure, but hardly what was meant.
 expect 0 pull org/model --include '*.nomatch'
 grep -qx 'no file of org/model matches' "$work/err" || fail 'a pull of nothing says so'

@@ -66,6 +66,7 @@ expect 2 mount /dev/sda1 "$work"
 # The store is of this machine: nothing to do with repos that are absent or not allowed.
 expect 1 --store /etc/passwd ls
 expect 3 serve "$work/absent"
+expect 1 serve "$work" --listen 127.0.0.1:0 --require-token "$work/absent"
 
 # A length of 0 that is none: taken as the length, everything hashes alike.
 mkfifo "$work/pipe"

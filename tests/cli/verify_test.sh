@@ -108,7 +108,11 @@ json 'it["verified"] == 4 and it["incomplete"] == 0'
 
 # A folder of plain files.
 expect 0 pull org/base --local-dir "$work/plain"
+# A link that leads to itself is no file.
+ln -s loop "$work/plain/loop"
 expect 0 verify org/base "$work/plain" --fail-on-missing-files --fail-on-extra-files
+expect 0 hash "$work/plain"
+rm "$work/plain/loop"
 touch "$work/plain/extra"
 expect 0 verify org/base "$work/plain"
 expect 1 verify org/base "$work/plain" --fail-on-extra-files

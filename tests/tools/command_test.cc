@@ -21,6 +21,17 @@ TEST(Command, ExitStatuses) {
   EXPECT_EQ(exit_status(Errc::unsupported), 2);
 }
 
+// A path that does not exist is no repo that the hub does not have.
+TEST(Command, ErrorsOfThisMachineAreNotTheHubs) {
+  const auto status = [](Errc code) {
+    return exit_status(of_this_machine(Status(Error{code, ""})).error().code);
+  };
+  EXPECT_EQ(status(Errc::not_found), kExitFailed);
+  EXPECT_EQ(status(Errc::denied), kExitFailed);
+  EXPECT_EQ(status(Errc::no_space), 5);
+  EXPECT_EQ(*of_this_machine(Result<int>(7)), 7);
+}
+
 TEST(Command, FormatFollowsFlagsThenTerminal) {
   Globals globals;
   EXPECT_EQ(choose_format(globals, true), Format::human);
