@@ -1,8 +1,7 @@
 #include "fs/event_log.h"
 
-#include <algorithm>
-
 #include "store/base/clock.h"
+#include "store/base/without_controls.h"
 
 namespace cake {
 
@@ -14,10 +13,9 @@ constexpr size_t kMaxRemembered = 100'000;
 }  // namespace
 
 void EventLog::add(std::string_view word, std::string_view text) {
-  std::string line = cat(format_rfc3339(unix_now()), ' ', word, ' ', text);
   // One event, one line: names come from a hub.
-  std::replace_if(
-      line.begin(), line.end(), [](char c) { return static_cast<unsigned char>(c) < 32; }, ' ');
+  const std::string line =
+      without_controls(cat(format_rfc3339(unix_now()), ' ', word, ' ', text), ' ');
   MutexLock lock(mutex_);
   if (lines_.size() + line.size() >= kMaxBytes) {
     const size_t end = lines_.find('\n', lines_.size() / 2);

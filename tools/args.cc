@@ -10,6 +10,7 @@
 #include "store/base/bytes.h"
 #include "store/base/log.h"
 #include "store/base/version.h"
+#include "tools/table.h"
 
 namespace cake {
 namespace {
@@ -137,7 +138,7 @@ int run_cake(std::vector<std::string> args, std::ostream& out, std::ostream& err
     app.exit(success, out, err);
     return kExitOk;
   } catch (const CLI::ParseError& error) {
-    err << "cake: " << explain(app, error, args) << '\n';
+    err << "cake: " << printable(explain(app, error, args)) << '\n';
     return kExitUsage;
   }
 

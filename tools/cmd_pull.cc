@@ -68,25 +68,86 @@ Result<std::vector<Request>> parse_requests(const PullArguments& arguments) {
   return requests;
 }
 
-void print_plan(Context& context, const std::vector<PlannedFile>& files) {
-  Table table({{"FILE"},
-               {"SIZE", true},
-               {"ALREADY HERE", true},
-               {"SAVED BY DEDUPE", true},
-               {"TO FETCH", true}});
-  Sums sums;
-  for (const PlannedFile& file : files) {
-    sums.add(file);
-    table.add({file.transfer.entry.path, Bytes{file.transfer.entry.bytes}, Bytes{file.here_bytes},
-               Bytes{file.shared_bytes}, Bytes{file.fetch_bytes}});
-  }
-  table.print(context.format, context.out);
-  if (context.format == Format::human)
-    context.out << sums.files << " file(s), " << format_size(sums.bytes) << ": "
-                << format_size(sums.here_bytes) << " already here, "
-                << format_size(sums.shared_bytes) << " saved by dedupe, "
-                << format_size(sums.fetch_bytes) << " to fetch\n";
+std::string repo_text(const Snapshot& snapshot) {
+  return cat(repo_type_singular(snapshot.repo().type), "/", snapshot.repo().id);
 }
+
+// What all requests come to: one document, however many there are.
+class Report {
+ public:
+  Report(Context& context, size_t requests)
+      : context_(context), has_many_(requests > 1), plan_(plan_columns(has_many_)) {}
+
+  // Of a dry run.
+  void add_plan(const Snapshot& snapshot, const std::vector<PlannedFile>& files) {
+    for (const PlannedFile& file : files) {
+      planned_.add(file);
+      std::vector<Cell> row = {file.transfer.entry.path, Bytes{file.transfer.entry.bytes},
+                               Bytes{file.here_bytes}, Bytes{file.shared_bytes},
+                               Bytes{file.fetch_bytes}};
+      if (has_many_) row.emplace_back(repo_text(snapshot));
+      plan_.add(std::move(row));
+    }
+  }
+
+  // Of a pull, when it is done.
+  void add_result(const std::string& path, const Snapshot& snapshot, const Sums& sums) {
+    if (context_.format != Format::json) {
+      if (sums.shared_bytes > 0)
+        say(context_, cat(format_size(sums.shared_bytes), " of ", format_size(sums.bytes),
+                          " needed no fetch: the same files are here under other names"));
+      context_.out << path << std::endl;  // the next repo may take its time
+      return;
+    }
+    Facts& facts = results_.emplace_back();
+    facts.add("path", path);
+    facts.add("commit", snapshot.commit());
+    facts.add("files", sums.files);
+    facts.add("size", Bytes{sums.bytes});
+    facts.add("already_here", Bytes{sums.here_bytes});
+    facts.add("saved_by_dedupe", Bytes{sums.shared_bytes});
+    facts.add("fetched", Bytes{sums.fetch_bytes});
+    facts.add("repo", repo_text(snapshot));
+  }
+
+  // Also when a request failed: what the others came to is so.
+  void print(int status) const {
+    if (context_.globals.dry_run) {
+      if (status == kExitOk || plan_.rows() > 0) print_plan();
+    } else if (context_.format == Format::json) {
+      if (has_many_)
+        print_json_array(results_, context_.out);
+      else if (!results_.empty())
+        results_.front().print(Format::json, context_.out);
+    }
+  }
+
+ private:
+  static std::vector<Table::Column> plan_columns(bool has_many) {
+    std::vector<Table::Column> columns = {{"FILE"},
+                                          {"SIZE", true},
+                                          {"ALREADY HERE", true},
+                                          {"SAVED BY DEDUPE", true},
+                                          {"TO FETCH", true}};
+    if (has_many) columns.push_back({"REPO"});
+    return columns;
+  }
+
+  void print_plan() const {
+    plan_.print(context_.format, context_.out);
+    if (context_.format == Format::human)
+      context_.out << planned_.files << " file(s), " << format_size(planned_.bytes) << ": "
+                   << format_size(planned_.here_bytes) << " already here, "
+                   << format_size(planned_.shared_bytes) << " saved by dedupe, "
+                   << format_size(planned_.fetch_bytes) << " to fetch\n";
+  }
+
+  Context& context_;
+  const bool has_many_;
+  Table plan_;
+  Sums planned_;
+  std::vector<Facts> results_;
+};
 
 // What earlier pulls to the same files left when they were killed.
 void tidy_up(const std::string& local_dir, const std::vector<PlannedFile>& plan) {
@@ -133,26 +194,6 @@ std::string usable_path(const std::string& store_directory, const Snapshot& snap
   return Reference{snapshot.repo(), snapshot.commit(), ""}.text();
 }
 
-void print_result(Context& context, const std::string& path, const Snapshot& snapshot,
-                  const Sums& sums) {
-  if (context.format == Format::json) {
-    Facts facts;
-    facts.add("path", path);
-    facts.add("commit", snapshot.commit());
-    facts.add("files", sums.files);
-    facts.add("size", Bytes{sums.bytes});
-    facts.add("already_here", Bytes{sums.here_bytes});
-    facts.add("saved_by_dedupe", Bytes{sums.shared_bytes});
-    facts.add("fetched", Bytes{sums.fetch_bytes});
-    facts.print(Format::json, context.out);
-    return;
-  }
-  if (sums.shared_bytes > 0)
-    say(context, cat(format_size(sums.shared_bytes), " of ", format_size(sums.bytes),
-                     " needed no fetch: the same files are here under other names"));
-  context.out << path << '\n';
-}
-
 // Before anything is fetched, so that nothing of it is evicted on the way.
 Status pin(Context& context, Session& session, const Reference& reference,
            const Snapshot& snapshot) {
@@ -165,7 +206,7 @@ Status pin(Context& context, Session& session, const Reference& reference,
 }
 
 int pull(Context& context, Session& session, Interrupts& interrupts, const Request& request,
-         const PullArguments& arguments) {
+         const PullArguments& arguments, Report& report) {
   interrupts.let_through();
   const auto snapshot = CAKE_TRY_RUN(context, session.find_snapshot(request.reference, true));
   std::vector<PlannedFile> plan =
@@ -175,7 +216,7 @@ int pull(Context& context, Session& session, Interrupts& interrupts, const Reque
   if (plan.empty() && !snapshot->entries().empty())
     say(context, cat("no file of ", printable(snapshot->repo().id), " matches"));
   if (context.globals.dry_run) {
-    print_plan(context, plan);
+    report.add_plan(*snapshot, plan);
     return kExitOk;
   }
   // Not before it is sure that there is something to pull: mounts show what this says.
@@ -187,11 +228,10 @@ int pull(Context& context, Session& session, Interrupts& interrupts, const Reque
   CAKE_TRY_RUN(context, transfer(context, session, interrupts, std::move(plan),
                                  std::clamp(arguments.max_workers, 1U, 64U)));
   const std::string& folder = arguments.target.local_dir;
-  const std::string path =
-      folder.empty()
-          ? usable_path(context.config.store_directory(), *snapshot, session.client().source())
-          : CAKE_TRY_RUN(context, absolute_path(folder));
-  print_result(context, path, *snapshot, sums);
+  const std::string path = folder.empty() ? usable_path(context.config.store_directory(), *snapshot,
+                                                        session.client().source())
+                                          : CAKE_TRY_RUN(context, absolute_path(folder));
+  report.add_result(path, *snapshot, sums);
   return kExitOk;
 }
 
@@ -199,11 +239,13 @@ int run_pull(Context& context, const PullArguments& arguments) {
   Interrupts interrupts;  // before the session's threads
   const std::vector<Request> requests = CAKE_TRY_RUN(context, parse_requests(arguments));
   const auto session = CAKE_TRY_RUN(context, Session::open(context.config, Session::For::look));
+  Report report(context, requests.size());
   int status = kExitOk;
   for (const Request& request : requests) {
-    status = pull(context, *session, interrupts, request, arguments);
+    status = pull(context, *session, interrupts, request, arguments, report);
     if (status != kExitOk) break;
   }
+  report.print(status);
   return status;
 }
 

@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "store/base/bytes.h"
+#include "tools/table.h"
 
 namespace cake {
 
@@ -47,7 +48,7 @@ Format choose_format(const Globals& globals, bool stdout_is_terminal) {
 }
 
 int fail(Context& context, const Error& error) {
-  context.err << "cake: " << error.message << '\n';
+  context.err << "cake: " << printable(error.message) << '\n';
   return exit_status(error.code);
 }
 
@@ -59,16 +60,16 @@ Result<std::string> absolute_path(const std::string& path) {
 }
 
 void say(Context& context, std::string_view message) {
-  if (!context.globals.quiet) context.err << message << '\n';
+  if (!context.globals.quiet) context.err << printable(message) << '\n';
 }
 
 bool is_confirmed(Context& context, const std::string& question) {
   if (context.globals.yes) return true;
   if (isatty(STDIN_FILENO) == 0) {
-    context.err << "cake: " << question << " (give -y to answer yes)\n";
+    context.err << "cake: " << printable(question) << " (give -y to answer yes)\n";
     return false;
   }
-  context.err << question << " [y/N] " << std::flush;
+  context.err << printable(question) << " [y/N] " << std::flush;
   std::string answer;
   std::getline(std::cin, answer);
   return answer == "y" || answer == "Y" || answer == "yes";

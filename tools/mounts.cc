@@ -11,6 +11,7 @@
 #include "store/base/bytes.h"
 #include "store/base/version.h"
 #include "tools/command.h"
+#include "tools/table.h"
 
 namespace cake {
 namespace {
@@ -101,17 +102,17 @@ int run_mount(const MountRequest& request, Config config, std::string_view progr
               std::ostream& err) {
   Result<KeeperOptions> keeper = prepare_mount(request, config);
   if (!keeper) {
-    err << program << ": " << keeper.error().message << '\n';
+    err << program << ": " << printable(keeper.error().message) << '\n';
     return kMountUsage;
   }
   if (request.is_dry_run) return 0;
   Result<std::string> mount_point = prepare_mount_point(request.directory);
   if (!mount_point) {
-    err << program << ": " << mount_point.error().message << '\n';
+    err << program << ": " << printable(mount_point.error().message) << '\n';
     return mount_point.error().code == Errc::invalid ? kMountUsage : kMountFailure;
   }
   if (const Status apart = check_apart(config, *mount_point); !apart) {
-    err << program << ": " << apart.error().message << '\n';
+    err << program << ": " << printable(apart.error().message) << '\n';
     return kMountUsage;
   }
   keeper->mount.mount_point = *mount_point;

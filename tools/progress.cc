@@ -36,7 +36,7 @@ std::string bar(const ProgressLine& line) {
 }
 
 void write_line(std::ostream& err, const Json& json) {
-  err << json.dump(-1, ' ', false, Json::error_handler_t::replace) << '\n' << std::flush;
+  err << json.dump(-1, ' ', true, Json::error_handler_t::replace) << '\n' << std::flush;
 }
 
 Json to_json(const ProgressLine& line) {

@@ -11,6 +11,7 @@
 
 #include "store/base/bytes.h"
 #include "store/base/clock.h"
+#include "store/base/without_controls.h"
 
 namespace cake {
 namespace {
@@ -59,9 +60,10 @@ Json to_json(const Cell& cell) {
   return std::visit(Visitor{}, cell);
 }
 
-// Names may hold any bytes; what is not UTF-8 is replaced rather than thrown at the caller.
+// Names may hold any bytes; what is not UTF-8 is replaced rather than thrown at the caller, and
+// what is not ASCII is escaped, since JSON itself would let U+009B through to a terminal.
 void write_json(std::ostream& out, const Json& json) {
-  out << json.dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
+  out << json.dump(2, ' ', true, Json::error_handler_t::replace) << '\n';
 }
 
 // Letters that take a column: UTF-8 continuation bytes do not.
@@ -81,18 +83,16 @@ std::string cut(const std::string& text, size_t width) {
   return text.substr(0, end);
 }
 
+Json object_of(const std::vector<std::pair<std::string, Cell>>& facts) {
+  Json object = Json::object();
+  for (const auto& [key, cell] : facts) object[json_key(key)] = to_json(cell);
+  return object;
+}
+
 }  // namespace
 
 std::string printable(std::string_view text) {
-  std::string out;
-  for (const char letter : text) {
-    const auto byte = static_cast<unsigned char>(letter);
-    if (byte >= 0x20 && byte != 0x7f)
-      out += letter;
-    else
-      out += '?';
-  }
-  return out;
+  return without_controls(text, '?');
 }
 
 size_t terminal_width() {
@@ -188,9 +188,7 @@ void Table::print(Format format, std::ostream& out, size_t width) const {
 
 void Facts::print(Format format, std::ostream& out) const {
   if (format == Format::json) {
-    Json object = Json::object();
-    for (const auto& [key, cell] : facts_) object[json_key(key)] = to_json(cell);
-    write_json(out, object);
+    write_json(out, object_of(facts_));
     return;
   }
   size_t width = 0;
@@ -205,6 +203,12 @@ void Facts::print(Format format, std::ostream& out) const {
     else
       out << key << std::string(width - key.size() + 2, ' ') << cell_text(cell, true) << '\n';
   }
+}
+
+void print_json_array(std::span<const Facts> facts, std::ostream& out) {
+  Json array = Json::array();
+  for (const Facts& one : facts) array.push_back(object_of(one.facts_));
+  write_json(out, array);
 }
 
 }  // namespace cake

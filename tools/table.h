@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <iosfwd>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -61,6 +62,8 @@ class Facts {
  public:
   void add(std::string key, Cell value) { facts_.emplace_back(std::move(key), std::move(value)); }
   void print(Format format, std::ostream& out) const;
+  // Of several as JSON: one array of their objects.
+  friend void print_json_array(std::span<const Facts> facts, std::ostream& out);
 
  private:
   std::vector<std::pair<std::string, Cell>> facts_;

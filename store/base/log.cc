@@ -5,11 +5,11 @@
 #include <spdlog/sinks/syslog_sink.h>
 #include <spdlog/spdlog.h>
 
-#include <algorithm>
 #include <atomic>
 #include <memory>
 
 #include "store/base/log_listener.h"
+#include "store/base/without_controls.h"
 
 namespace cake {
 
@@ -104,15 +104,8 @@ void log_line(LogLevel level, std::string_view text) {
   const LogListener* listener = log_listener().load(std::memory_order_acquire);
   if (listener != nullptr && level <= LogLevel::info) (*listener)(level, text);
   // One event, one line: text from a hub must not forge a second one.
-  if (std::any_of(text.begin(), text.end(),
-                  [](char c) { return static_cast<unsigned char>(c) < 32; })) {
-    std::string clean(text);
-    std::replace_if(
-        clean.begin(), clean.end(), [](char c) { return static_cast<unsigned char>(c) < 32; }, ' ');
-    logger()->log(to_spdlog(level), "{}", clean);
-    return;
-  }
-  logger()->log(to_spdlog(level), "{}", text);
+  if (logger()->should_log(to_spdlog(level)))
+    logger()->log(to_spdlog(level), "{}", without_controls(text, ' '));
 }
 
 }  // namespace cake

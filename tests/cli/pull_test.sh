@@ -136,6 +136,12 @@ control 'repo=org/gated&access=open' >/dev/null
 # Several repos in one go; events for programs.
 expect 0 pull org/model config.json hf:org/copy
 [[ $(wc -l <"$work/out") == 2 ]] || fail 'a path for each repo'
+expect 0 pull org/model config.json hf:org/copy --json
+json '[row["repo"] for row in it] == ["model/org/model", "model/org/copy"] and it[0]["files"] == 1'
+expect 3 pull org/copy hf:org/absent --json
+json '[row["repo"] for row in it] == ["model/org/copy"]'
+expect 0 pull org/model config.json hf:org/copy --dry-run --json
+json '[(row["repo"], row["file"]) for row in it] == [("model/org/model", "config.json"), ("model/org/copy", "model.safetensors")]'
 expect 0 pull org/gated --json
 python3 - "$work/err" <<'END' || fail 'events'
 import json, sys
@@ -222,7 +228,8 @@ expect 6 --offline cat org/model/pytorch_model.bin
 expect 6 --offline tree org/unknown
 expect 3 --offline cat org/model/nothing
 # Whoever waits for a hub that is not there is told so before the time is over.
-echo 'timeo=3' >"$work/conf"
+# Long enough for the four failures that it takes, however the waits between them fall.
+echo 'timeo=5' >"$work/conf"
 CAKE_CONFIG=$work/conf expect 6 pull org/unknown
 grep -q "warning: org/unknown at main: .*; trying again for" "$work/err" || fail 'a silent wait'
 finish

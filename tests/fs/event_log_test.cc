@@ -28,11 +28,12 @@ TEST(EventLog, OneEventIsOneLine) {
   ContentRow content;
   content.id = 7;
   content.repo.id = "org/m";
-  content.path = "a\n2026-01-01T00:00:00Z error forged\x1b[2J";
+  content.path = "a\n2026-01-01T00:00:00Z error forged\x1b[2J\xc2\x9b";
   log.note_opened(content);
   log.note_opened(content);
   EXPECT_EQ(count(*log.text(), "\n"), 1U);
   EXPECT_EQ(log.text()->find('\x1b'), std::string::npos);
+  EXPECT_EQ(log.text()->find('\x9b'), std::string::npos);
 }
 
 TEST(EventLog, DropsTheOlderHalfAtALine) {

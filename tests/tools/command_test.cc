@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 namespace cake {
 namespace {
 
@@ -30,6 +32,17 @@ TEST(Command, ErrorsOfThisMachineAreNotTheHubs) {
   EXPECT_EQ(status(Errc::denied), kExitFailed);
   EXPECT_EQ(status(Errc::no_space), 5);
   EXPECT_EQ(*of_this_machine(Result<int>(7)), 7);
+}
+
+// Names come from a hub, and paths from whoever wrote the script.
+TEST(Command, MessagesCannotSteerTheTerminal) {
+  std::ostringstream out, err;
+  Context context{Globals(), Config(), Format::human, out, err};
+  fail(context, {Errc::io,
+                 "x\x1b]0;pwned\a\xc2\x9b"
+                 "31m"});
+  say(context, "materialized x\x1b[31m\nforged");
+  EXPECT_EQ(err.str(), "cake: x?]0;pwned??31m\nmaterialized x?[31m?forged\n");
 }
 
 TEST(Command, FormatFollowsFlagsThenTerminal) {

@@ -54,6 +54,29 @@ TEST(Table, JsonHasStableKeysAndBytes) {
   EXPECT_TRUE(json[1]["last_accessed"].is_null());
 }
 
+// JSON lets DEL and C1 through as they are.
+TEST(Table, JsonCannotSteerTheTerminal) {
+  Table table({{"ID"}});
+  table.add(
+      {std::string("a\x1b[1m\xc2\x9b"
+                   "31m")});
+  const std::string text = printed(table, Format::json);
+  EXPECT_EQ(text.find_first_of("\x1b\x9b"), std::string::npos);
+  EXPECT_EQ(nlohmann::json::parse(text)[0]["id"],
+            "a\x1b[1m\xc2\x9b"
+            "31m");
+}
+
+TEST(Facts, SeveralAreOneArray) {
+  std::vector<Facts> several(2);
+  several[0].add("path", std::string("a"));
+  several[1].add("path", std::string("b"));
+  std::ostringstream out;
+  print_json_array(several, out);
+  EXPECT_EQ(nlohmann::json::parse(out.str()),
+            nlohmann::json::parse(R"([{"path": "a"}, {"path": "b"}])"));
+}
+
 TEST(Table, EmptyTableIsAnEmptyArray) {
   EXPECT_EQ(printed(Table({{"ID"}}), Format::json), "[]\n");
 }
