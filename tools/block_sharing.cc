@@ -36,7 +36,8 @@ Status take_looks(const File& file, const struct stat& from) {
 }
 
 // Beside the target and then in its place.
-Status replace(const File& source, const std::string& target) {
+Result<BlockSharing::Put> replace(const File& source, const std::string& target,
+                                  const struct stat* seen) {
   PartFile part = CAKE_TRY(PartFile::create(target));
   const File& file = part.file();
   CAKE_TRY(file.share_blocks_of(source));
@@ -45,11 +46,26 @@ Status replace(const File& source, const std::string& target) {
     CAKE_TRY(take_looks(file, there));
   else if (::fchmod(file.fd(), 0644) != 0)
     return last_error(cat("mode of ", file.path()));
+  // All that takes its time lies before the last look.
+  CAKE_TRY(file.sync_data());
+  if (seen != nullptr && !is_unchanged(target, *seen)) return BlockSharing::Put::target_changed;
   CAKE_TRY(part.publish());
-  return sync_directory(folder_of(target));
+  CAKE_TRY(sync_directory(folder_of(target)));
+  return BlockSharing::Put::done;
+}
+
+bool is_same_time(const timespec& one, const timespec& other) {
+  return one.tv_sec == other.tv_sec && one.tv_nsec == other.tv_nsec;
 }
 
 }  // namespace
+
+bool is_unchanged(const std::string& path, const struct stat& seen) {
+  struct stat now {};
+  return ::stat(path.c_str(), &now) == 0 && now.st_dev == seen.st_dev &&
+         now.st_ino == seen.st_ino && now.st_size == seen.st_size &&
+         is_same_time(now.st_mtim, seen.st_mtim) && is_same_time(now.st_ctim, seen.st_ctim);
+}
 
 Result<BlockSharing> BlockSharing::open(const Context& context, Store& store) {
   return BlockSharing(store, CAKE_TRY(Materializer::open(store)),
@@ -68,18 +84,18 @@ Status BlockSharing::check(const std::string& directory) const {
   return done;
 }
 
-Result<bool> BlockSharing::put(RowId content, const std::string& target) const {
+Result<BlockSharing::Put> BlockSharing::put(RowId content, const std::string& target,
+                                            const struct stat* seen) const {
   const std::optional<ContentRow> row = CAKE_TRY(store_.index().find_content(content));
   if (!row) return Error{Errc::corrupt, cat("index: no content for ", target)};
   using Outcome = Materializer::Outcome;
   const Outcome outcome = CAKE_TRY(materializer_->materialize(content, options_));
   if (outcome == Outcome::busy)
     return Error{Errc::io, "another process is materializing a file of this store: try again"};
-  if (outcome != Outcome::done && outcome != Outcome::already) return false;
+  if (outcome != Outcome::done && outcome != Outcome::already) return Put::not_possible;
   const std::optional<File> file = CAKE_TRY(materializer_->open_file(*row));
-  if (!file) return false;  // there was need of its room
-  CAKE_TRY(of_this_machine(replace(*file, target)));
-  return true;
+  if (!file) return Put::not_possible;  // there was need of its room
+  return of_this_machine(replace(*file, target, seen));
 }
 
 }  // namespace cake

@@ -2,6 +2,8 @@
 // `import --replace`.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <memory>
 #include <string>
 
@@ -9,6 +11,9 @@
 #include "tools/command.h"
 
 namespace cake {
+
+// Whether the path still leads to the file that `seen` was told of, and nobody wrote to it since.
+bool is_unchanged(const std::string& path, const struct stat& seen);
 
 // Confined to its thread.
 class BlockSharing {
@@ -22,8 +27,15 @@ class BlockSharing {
 
   // Makes `target` the content's bytes, in place of what is there (whose mode, owner and time the
   // new file takes).  The store keeps the content materialized for it, checked against the hub's
-  // hash.  False: too small to share, or not here completely.
-  Result<bool> put(RowId content, const std::string& target) const;
+  // hash, which takes a while for a large one.  With `seen`, of the target before its bytes were
+  // compared, a target that is another by then stays.
+  enum class Put {
+    done,
+    not_possible,    // too small to share, or not here completely
+    target_changed,  // since it was seen
+  };
+  Result<Put> put(RowId content, const std::string& target,
+                  const struct stat* seen = nullptr) const;
 
  private:
   BlockSharing(Store& store, std::unique_ptr<Materializer> materializer, MaterializeOptions options)

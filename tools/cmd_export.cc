@@ -44,7 +44,8 @@ Status link_files(Context& context, Session& session, Interrupts& interrupts,
     if (interrupts.has_come()) return Error{Errc::cancelled, "interrupted; what came is kept"};
     CAKE_TRY(of_this_machine(
         make_directories(std::filesystem::path(file.target).parent_path().string())));
-    if (!CAKE_TRY(sharing.put(file.content, file.target))) to_copy.push_back(std::move(file));
+    if (CAKE_TRY(sharing.put(file.content, file.target)) != BlockSharing::Put::done)
+      to_copy.push_back(std::move(file));
   }
   files = std::move(to_copy);
   return {};

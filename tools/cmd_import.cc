@@ -1,4 +1,6 @@
 // cake import
+#include <sys/stat.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
@@ -66,6 +68,8 @@ class Importer {
       return {};
     }
     const File file = CAKE_TRY(of_this_machine(File::open(where, File::Mode::read)));
+    struct stat seen {};  // before it is read: what is written from here on shows
+    if (::fstat(file.fd(), &seen) != 0) return last_error(cat("stat ", where));
     const Adoption done = CAKE_TRY(
         adopt_file(session_.store(), *content, file, [this] { return interrupts_.has_come(); }));
     switch (done.state) {
@@ -82,13 +86,14 @@ class Importer {
         sums.refused++;
         return {};
     }
-    return sharing_ ? replace(*entry, *content, snapshot, where, done.state, sums) : Status();
+    return sharing_ ? replace(*entry, *content, snapshot, where, seen, done.state, sums) : Status();
   }
 
  private:
   // The blob behind a snapshot's link, once, if it is what the store has.
   Status replace(uint32_t entry, const ContentRow& content, const Snapshot& snapshot,
-                 const std::string& where, Adoption::State state, ImportSums& sums) {
+                 const std::string& where, const struct stat& seen, Adoption::State state,
+                 ImportSums& sums) {
     std::error_code failure;
     const std::string target = std::filesystem::canonical(where, failure).string();
     if (failure) return errno_error(failure.value(), where);
@@ -101,7 +106,17 @@ class Importer {
       return {};
     }
     CAKE_TRY(session_.store().chunks().flush());
-    if (CAKE_TRY(sharing_->put(content.id, target))) sums.replaced_bytes += content.bytes;
+    switch (CAKE_TRY(sharing_->put(content.id, target, &seen))) {
+      case BlockSharing::Put::done:
+        sums.replaced_bytes += content.bytes;
+        break;
+      case BlockSharing::Put::not_possible:
+        break;
+      case BlockSharing::Put::target_changed:
+        say(context_, cat(where, ": it was written to meanwhile; not replaced"));
+        sums.refused++;
+        break;
+    }
     return {};
   }
 
