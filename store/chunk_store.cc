@@ -38,9 +38,9 @@ struct ChunkStore::Impl {
         deferred(metrics.counter("store.chunks_unencoded")),
         reader(packs, index),
         puts(queue, metrics),
-        recoder(packs, codec, index, reader, buffers, pool, queue, metrics),
+        recoder(codec, index, reader, buffers, pool, queue, metrics),
         writer({packs, pack_bytes, evictor}, index, buffers, queue, puts, recoder),
-        committer(index, queue, puts, recoder) {}
+        committer(packs, index, queue, puts, recoder) {}
 
   void process(const PutJobPtr& job);
   void encode(const PutJobPtr& job);

@@ -3,11 +3,14 @@
 #include <utility>
 
 #include "store/base/fault.h"
+#include "store/base/log.h"
+#include "store/punch.h"
 
 namespace cake {
 
-Committer::Committer(Index& index, PutQueue& queue, PendingPuts& puts, Recoder& recoder)
-    : index_(index), queue_(queue), puts_(puts), recoder_(recoder) {
+Committer::Committer(std::string packs, Index& index, PutQueue& queue, PendingPuts& puts,
+                     Recoder& recoder)
+    : packs_(std::move(packs)), index_(index), queue_(queue), puts_(puts), recoder_(recoder) {
   thread_.post(ThreadPool::Priority::demand, [this] { run(); });
 }
 
@@ -17,13 +20,15 @@ void Committer::run() {
     PutQueue::Next next = queue_.wait_for_group();
     if (next.stop) return;
     if (!next.group) continue;
-    const auto [status, outcome] = commit(*next.group);
+    const auto [status, outcome, unnamed] = commit(*next.group);
     if (outcome == Outcome::lost) puts_.count_lost(next.group->extents);
     if (!status) puts_.log_failure(status.error());
     if (outcome == Outcome::refused)
       queue_.put_back(std::move(*next.group));
     else
       finish(std::move(*next.group), outcome);
+    // Once nobody is told of these places any more.
+    if (!unnamed.empty()) punch(unnamed);
     recoder_.recode_when_idle();
     if (!status)
       for (PutQueue::Flusher& flusher : queue_.take_flushers(true)) flusher.done(status);
@@ -44,14 +49,17 @@ Committer::Outcome Committer::commit(const PutGroup& group) {
     }
     fault_point("pack.synced");
   }
-  Status published = index_.publish(group.extents, id, group.end);
-  if (!published) return {published, Outcome::refused};
+  Result<std::vector<Location>> unnamed = index_.publish(group.extents, id, group.end);
+  if (!unnamed) return {unnamed.error(), Outcome::refused};
   fault_point("index.published");
+  Status sealed;
   if (group.seal && id != 0) {
-    published = index_.seal_pack(id, group.end);
+    // Left unsealed, it is only looked at again.  The rows are there, and must not come a second
+    // time: what they name may be evicted by then.
+    sealed = index_.seal_pack(id, group.end);
     fault_point("pack.sealed");
   }
-  return {published, published ? Outcome::committed : Outcome::refused};
+  return {sealed, Outcome::committed, std::move(*unnamed)};
 }
 
 // Sealed, so that nobody salvages bytes that only the page cache has.
@@ -67,9 +75,18 @@ void Committer::finish(PutGroup group, Outcome::Kind outcome) {
   puts_.forget(group.extents);
   if (outcome == Outcome::committed) recoder_.add(std::move(group.unencoded));
   queue_.settle(group);
-  if (outcome != Outcome::committed) return;
-  for (const PublishedExtent& extent : group.extents)
-    if (extent.replaces) recoder_.punch(*extent.replaces);
+}
+
+// Without the sync, a power loss would bring back a row whose bytes are gone.
+void Committer::punch(const std::vector<Location>& unnamed) {
+  Status done = index_.sync();
+  fault_point("index.synced");
+  if (done) {
+    const Result<uint64_t> punched = punch_entries(packs_, index_, unnamed);
+    if (!punched) done = punched.error();
+  }
+  // Costs disk until Evictor::give_back_unnamed finds them, nothing else.
+  if (!done) log_warn(done.error().with("entries that no row names").message);
 }
 
 }  // namespace cake

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <set>
+#include <string>
+#include <vector>
 
 #include "store/base/thread_pool.h"
 #include "store/pending_puts.h"
@@ -14,21 +16,24 @@ namespace cake {
 // destructor waits for it.
 class Committer {
  public:
-  // All of these outlive this.
-  Committer(Index& index, PutQueue& queue, PendingPuts& puts, Recoder& recoder);
+  // `packs`: their folder.  All others outlive this.
+  Committer(std::string packs, Index& index, PutQueue& queue, PendingPuts& puts, Recoder& recoder);
 
  private:
   struct Outcome {
     Status status;
     // lost: the bytes are not durable; refused: they are, and the rows can be tried again.
     enum Kind { committed, lost, refused } kind;
+    std::vector<Location> unnamed = {};  // entries that no row names after it
   };
   void run();
   Outcome commit(const PutGroup& group);
   void give_up(uint32_t pack_id);
   void finish(PutGroup group, Outcome::Kind outcome);
+  void punch(const std::vector<Location>& unnamed);
 
   // Constant after construction; they synchronise themselves.
+  const std::string packs_;
   Index& index_;
   PutQueue& queue_;
   PendingPuts& puts_;

@@ -43,8 +43,6 @@ class Reclaimer {
   static uint64_t disk_bytes(const Location& location);
 
  private:
-  Result<uint64_t> punch(std::vector<Location> locations);
-
   const std::string directory_;
   Index& index_;
   IndexUpkeep& upkeep_;

@@ -206,8 +206,13 @@ class Index {
   // --- chunks ---
   Result<std::vector<std::optional<Location>>> find_chunks(std::span<const Digest> digests);
   // One transaction: chunk rows, then digests into recipe segments, then the pack's committed
-  // length.
-  Status publish(std::span<const PublishedExtent> extents, uint32_t pack, uint64_t committed_bytes);
+  // length.  Answers the entries that no row names after it, and that may be punched after sync():
+  // those that were replaced, and those of `extents` whose chunk another process stored first.
+  Result<std::vector<Location>> publish(std::span<const PublishedExtent> extents, uint32_t pack,
+                                        uint64_t committed_bytes);
+  // What was committed so far, by any process, is on the disk when it returns: no power loss takes
+  // it back.
+  Status sync();
   // A location proved false (checksum, short file): its row is removed if it still says so.
   Status drop_chunk(const Digest& digest, const Location& location);
 

@@ -10,7 +10,15 @@ namespace cake {
 
 namespace {
 
-Status insert_chunks(Connection& db, std::span<const PublishedExtent> extents, uint32_t pack) {
+Result<bool> is_named(Connection& db, const Digest& digest, const Location& location) {
+  Statement row = db.prepare("SELECT 1 FROM chunk WHERE digest = ?1 AND pack = ?2 AND offset = ?3");
+  row.bind(ByteSpan(digest.bytes), location.pack, location.offset);
+  return row.step();
+}
+
+// Adds to `unnamed` what has no row after it, as replace_chunks does.
+Status insert_chunks(Connection& db, std::span<const PublishedExtent> extents, uint32_t pack,
+                     std::vector<Location>& unnamed) {
   std::vector<const PublishedExtent*> fresh;
   for (const PublishedExtent& extent : extents)
     if (extent.location && !extent.replaces) fresh.push_back(&extent);
@@ -31,11 +39,14 @@ Status insert_chunks(Connection& db, std::span<const PublishedExtent> extents, u
                        at.plain_bytes, at.codec, at.checksum, now,
                        static_cast<int64_t>(digest_key(extent->digest)))
                  .run());
+    // Another process was first; or this is the second try, whose rows are there.
+    if (db.changes() == 0 && !CAKE_TRY(is_named(db, extent->digest, at))) unnamed.push_back(at);
   }
   return {};
 }
 
-Status replace_chunks(Connection& db, std::span<const PublishedExtent> extents, uint32_t pack) {
+Status replace_chunks(Connection& db, std::span<const PublishedExtent> extents, uint32_t pack,
+                      std::vector<Location>& unnamed) {
   for (const PublishedExtent& extent : extents) {
     if (!extent.replaces) continue;
     const Location& at = *extent.location;
@@ -47,6 +58,9 @@ Status replace_chunks(Connection& db, std::span<const PublishedExtent> extents, 
                  .bind(ByteSpan(extent.digest.bytes), at.pack, at.offset, at.encoded_bytes,
                        at.codec, extent.replaces->pack, extent.replaces->offset)
                  .run());
+    // A row that is gone may come back (Reclaimer::remove), so what it named stays.
+    const bool is_moved = db.changes() > 0 || CAKE_TRY(is_named(db, extent.digest, at));
+    unnamed.push_back(is_moved ? *extent.replaces : at);
   }
   return {};
 }
@@ -74,18 +88,25 @@ Result<std::vector<std::optional<Location>>> Index::find_chunks(std::span<const 
   return locations;
 }
 
-Status Index::publish(std::span<const PublishedExtent> extents, uint32_t pack,
-                      uint64_t committed_bytes) {
+Result<std::vector<Location>> Index::publish(std::span<const PublishedExtent> extents,
+                                             uint32_t pack, uint64_t committed_bytes) {
+  std::vector<Location> unnamed;
   MutexLock lock(connections_->write_mutex);
   Connection& db = *connections_->writer;
   Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
-  CAKE_TRY(insert_chunks(db, extents, pack));
-  CAKE_TRY(replace_chunks(db, extents, pack));
+  CAKE_TRY(insert_chunks(db, extents, pack, unnamed));
+  CAKE_TRY(replace_chunks(db, extents, pack, unnamed));
   CAKE_TRY(merge_digests(db, extents));
   Statement statement =
       db.prepare("UPDATE pack SET committed_bytes = max(committed_bytes, ?2) WHERE id = ?1");
   CAKE_TRY(statement.bind(pack, committed_bytes).run());
-  return transaction.commit();
+  CAKE_TRY(transaction.commit());
+  return unnamed;
+}
+
+Status Index::sync() {
+  MutexLock lock(connections_->write_mutex);
+  return sync_commits(*connections_->writer, "NORMAL");
 }
 
 Status Index::drop_chunk(const Digest& digest, const Location& location) {

@@ -18,4 +18,14 @@ Result<std::unique_ptr<IndexConnections>> IndexConnections::open_durable(const s
   return open(path, [](Connection& db) { return db.execute("PRAGMA synchronous = FULL;"); });
 }
 
+Status sync_commits(Connection& writer, std::string_view synchronous) {
+  CAKE_TRY(writer.execute("PRAGMA synchronous = FULL;"));
+  // A commit syncs the log, and so those before it; one that changed nothing would not.
+  Status synced = writer.execute(
+      "INSERT INTO meta (key, value) VALUES ('syncs', 1)"
+      " ON CONFLICT (key) DO UPDATE SET value = value + 1");
+  CAKE_TRY(writer.execute(cat("PRAGMA synchronous = ", synchronous, ";")));
+  return synced;
+}
+
 }  // namespace cake

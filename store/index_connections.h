@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "store/base/mutex.h"
 #include "store/sqlite.h"
@@ -28,5 +29,9 @@ struct IndexConnections {
   Mutex write_mutex;
   const std::unique_ptr<Connection> writer PT_GUARDED_BY(write_mutex);
 };
+
+// All commits so far, whoever's, are on the disk when it returns.  `synchronous`: what the
+// connection's own commits are otherwise.
+Status sync_commits(Connection& writer, std::string_view synchronous);
 
 }  // namespace cake

@@ -66,10 +66,7 @@ Status run_portions(Connection& db, size_t count, const Portion& each) {
 // All of them are on the disk when it returns: one sync for all, since each holds up who reads.
 Status run_portions_durably(Connection& db, size_t count, const Portion& each) {
   CAKE_TRY(run_portions(db, count, each));
-  // The commit that syncs those before it; if it changed nothing it would not.
-  return db.execute(
-      "INSERT INTO meta (key, value) VALUES ('syncs', 1)"
-      " ON CONFLICT (key) DO UPDATE SET value = value + 1");
+  return sync_commits(db, "FULL");
 }
 
 }  // namespace

@@ -75,7 +75,7 @@ Status PutWriter::acquire_pack() {
     if (!locked || !*locked) continue;
     LockedPack& found = **locked;
     if (CAKE_TRY(found.file.size()) > found.row.committed_bytes)
-      CAKE_TRY(salvage(index_, buffers_, std::span(&found, 1)));
+      CAKE_TRY(salvage(options_.directory, index_, buffers_, std::span(&found, 1)));
     if (found.row.committed_bytes > options_.pack_bytes) {
       CAKE_TRY(index_.seal_pack(found.row.id, found.row.committed_bytes));
       continue;

@@ -16,10 +16,9 @@ constexpr size_t kMaxWaiting = PutQueue::kBatchEntries / 8;
 
 }  // namespace
 
-Recoder::Recoder(std::string directory, CodecChoice codec, Index& index, PackReader& reader,
-                 BufferPool& buffers, ThreadPool& pool, PutQueue& queue, Metrics& metrics)
-    : directory_(std::move(directory)),
-      codec_(codec),
+Recoder::Recoder(CodecChoice codec, Index& index, PackReader& reader, BufferPool& buffers,
+                 ThreadPool& pool, PutQueue& queue, Metrics& metrics)
+    : codec_(codec),
       index_(index),
       reader_(reader),
       buffers_(buffers),
@@ -115,20 +114,6 @@ Result<bool> Recoder::recode(const UnencodedChunk& chunk) {
   queue_.submit_new(std::move(item));
   recoded_.add();
   return true;
-}
-
-// Who has read the row reads zeros now, which its checksum tells, and asks again.
-void Recoder::punch(const Location& location) {
-  const auto punch = [&]() -> Status {
-    const std::optional<Index::PackRow> row = CAKE_TRY(index_.find_pack(location.pack));
-    if (!row) return {};
-    const File file = CAKE_TRY(File::open(cat(directory_, "/", row->name), File::Mode::read_write));
-    return file.punch_hole(
-        {location.offset - kEntryHeaderBytes, kEntryHeaderBytes + location.encoded_bytes});
-  };
-  // Costs disk until the pack goes, nothing else.
-  const Status punched = punch();
-  if (!punched) log_warn(punched.error().message);
 }
 
 }  // namespace cake

@@ -4,7 +4,6 @@
 
 #include <deque>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "store/base/metrics.h"
@@ -17,8 +16,8 @@ namespace cake {
 // Encodes one chunk at a time, while no put uses the pool and the writer keeps up.  Thread-safe.
 class Recoder {
  public:
-  Recoder(std::string directory, CodecChoice codec, Index& index, PackReader& reader,
-          BufferPool& buffers, ThreadPool& pool, PutQueue& queue, Metrics& metrics);
+  Recoder(CodecChoice codec, Index& index, PackReader& reader, BufferPool& buffers,
+          ThreadPool& pool, PutQueue& queue, Metrics& metrics);
 
   // A put's task of the pool.  Its end is the last thing that it does: without a task left, this
   // may be destroyed.
@@ -33,8 +32,6 @@ class Recoder {
   // On the calling thread.  False when it stays as it is: gone or moved meanwhile, or not smaller
   // this way.
   Result<bool> recode(const UnencodedChunk& chunk);
-  // Gives the disk back what a chunk's row pointed to before.
-  void punch(const Location& location);
 
   // Nothing more is begun of itself.
   void stop() EXCLUDES(mutex_);
@@ -46,7 +43,6 @@ class Recoder {
   void post(UnencodedChunk chunk);
 
   // Constant after construction.
-  const std::string directory_;
   const CodecChoice codec_;
   Index& index_;
   PackReader& reader_;

@@ -51,7 +51,8 @@ Result<std::optional<ChunkPtr>> read_entry(const LockedPack& pack, const PackEnt
 
 class Salvage {
  public:
-  Salvage(Index& index, BufferPool& buffers) : index_(index), buffers_(buffers) {}
+  Salvage(const std::string& directory, Index& index, BufferPool& buffers)
+      : index_(index), buffers_(buffers), reader_(directory, index) {}
 
   // What was removed and pinned, from all packs, before any name is believed.
   Status collect_changes(LockedPack& pack) {
@@ -190,10 +191,25 @@ class Salvage {
     return {};
   }
 
+  // A power loss may have brought a row back that was moved here, or dropped because its bytes are
+  // wrong; ours were read just now.
+  Status drop_false_rows() {
+    std::vector<Digest> digests;
+    for (const PublishedExtent& extent : extents_) digests.push_back(extent.digest);
+    const auto rows = CAKE_TRY(index_.find_chunks(digests));
+    for (size_t i = 0; i < extents_.size(); i++) {
+      if (!extents_[i].location || !rows[i] || rows[i] == extents_[i].location) continue;
+      const Result<ChunkPtr> other = read_chunk(*rows[i], buffers_, reader_);
+      if (!other) CAKE_TRY(index_.drop_chunk(digests[i], *rows[i]));
+    }
+    return {};
+  }
+
   Status publish(const LockedPack& pack, uint64_t good_end) {
     // A killed process leaves bytes in the page cache only; a row must not be there before them.
     CAKE_TRY(pack.file.sync_data());
     fault_point("salvage.synced");
+    CAKE_TRY(drop_false_rows());
     CAKE_TRY(index_.publish(extents_, pack.row.id, good_end));
     fault_point("salvage.published");
     if (!extents_.empty())
@@ -204,6 +220,7 @@ class Salvage {
 
   Index& index_;
   BufferPool& buffers_;
+  PackReader reader_;
   std::vector<PublishedExtent> extents_;
 
   using Name = std::tuple<std::string, RepoName, std::string>;  // revision or commit last
@@ -265,8 +282,9 @@ Result<ChunkPtr> read_chunk(const Location& location, BufferPool& buffers, PackR
   return decode_chunk(location, buffers, std::move(payload));
 }
 
-Status salvage(Index& index, BufferPool& buffers, std::span<LockedPack> packs) {
-  Salvage work(index, buffers);
+Status salvage(const std::string& directory, Index& index, BufferPool& buffers,
+               std::span<LockedPack> packs) {
+  Salvage work(directory, index, buffers);
   for (LockedPack& pack : packs) CAKE_TRY(work.collect_changes(pack));
   for (LockedPack& pack : packs) CAKE_TRY(work.salvage_names(pack));
   CAKE_TRY(work.salvage_pins());
@@ -299,7 +317,7 @@ Status salvage_directory(const std::string& directory, Index& index, BufferPool&
     if (*locked && CAKE_TRY((*locked)->file.size()) > (*locked)->row.committed_bytes)
       packs.push_back(std::move(**locked));
   }
-  return salvage(index, buffers, packs);
+  return salvage(directory, index, buffers, packs);
 }
 
 }  // namespace cake

@@ -29,7 +29,9 @@ Status check_location(const Location& location);
 // Indexes what lies behind the committed bytes of `packs`, which this process holds locked: names
 // first, from all of them, then chunks and recipes, durable before their rows.  Cuts the torn rest
 // off and brings `committed_bytes` up to date.  Stopped anywhere, it can be done again.
-Status salvage(Index& index, BufferPool& buffers, std::span<LockedPack> packs);
+// A chunk that has a row elsewhere gets one here if it cannot be read there.
+Status salvage(const std::string& directory, Index& index, BufferPool& buffers,
+               std::span<LockedPack> packs);
 
 // At opening: salvages every unsealed pack of the directory whose writer is gone, packs that the
 // index does not know included; so a store whose index was lost is made again from its packs.

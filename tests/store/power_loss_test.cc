@@ -33,7 +33,7 @@ struct History {
 // Pulls, evictions, a pin and a removal, all recorded.
 class Recorder {
  public:
-  Recorder(const std::string& directory, uint64_t seed) : random_(seed) {
+  Recorder(const std::string& directory, uint64_t seed) : random_(seed), directory_(directory) {
     WriteLog::start(directory);
     store_ = must(Store::open(small_store_options(directory), metrics_));
   }
@@ -43,6 +43,7 @@ class Recorder {
     for (int i = 0; i < steps; i++) {
       put_some();
       if (random_() % 4 == 0) evict_some();
+      if (i % 5 == 3) recode_some();
       if (i == steps / 2) pin("a");
       if (i == steps * 2 / 3) remove("c");
     }
@@ -70,6 +71,9 @@ class Recorder {
     std::vector<std::pair<Digest, Buffer>> put;
     for (uint64_t i = 0; i < 1 + random_() % 4; i++) {
       Buffer bytes = random_bytes(random_(), 200 + random_() % 90'000);
+      // Half of them are worth encoding.
+      if (i % 2 == 0)
+        for (std::byte& byte : bytes) byte &= std::byte{7};
       const RowId content = contents_[random_() % contents_.size()];
       const auto row = must(store_->index().find_content(content));
       PutRequest request;
@@ -104,6 +108,23 @@ class Recorder {
     end_promises(began);
   }
 
+  // As after the codec was changed: encoded what was raw, and then the other way.
+  void recode_some() {
+    store_.reset();
+    StoreOptions options = small_store_options(directory_);
+    options.codec = codec_ = codec_ == CodecChoice::raw ? CodecChoice::zstd : CodecChoice::raw;
+    store_ = must(Store::open(std::move(options), metrics_));
+    std::vector<ChunkRow> rows;
+    must(store_->upkeep().each_chunk([&](const ChunkRow& row) -> Status {
+      if (random_() % 2 == 0) rows.push_back(row);
+      return {};
+    }));
+    const std::string name = content_pack_name(kSource, {ContentKind::sha256, "ab"});
+    for (const ChunkRow& row : rows)
+      must(store_->chunks().recode({row.digest, row.location, Dtype::bytes, name, 0}));
+    must(store_->chunks().flush());
+  }
+
   void pin(const std::string& path) {
     const RowId repo = must(store_->index().get_repo(kSource, kRepo));
     must(store_->index().put_pin(repo, commit_of(path), unix_now()));
@@ -121,6 +142,8 @@ class Recorder {
   }
 
   std::mt19937_64 random_;
+  const std::string directory_;
+  CodecChoice codec_ = CodecChoice::raw;
   Metrics metrics_;
   std::unique_ptr<Store> store_;
   std::vector<RowId> contents_;
