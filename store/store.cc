@@ -110,8 +110,8 @@ Result<std::unique_ptr<Lease>> Lease::open(const std::string& directory) {
   std::random_device random;
   const std::string name = cat(::getpid(), "-", random());
   impl->file = CAKE_TRY(File::open(leases + "/" + name, File::Mode::create_new));
-  if (!CAKE_TRY(impl->file.try_lock({}, true)))
-    return Error{Errc::io, "lease " + impl->file.path() + " is locked by another process"};
+  // Who looks whether it is a live one's has it locked for a moment.
+  CAKE_TRY(impl->file.lock({}, true));
   CAKE_TRY(impl->file.write_at(0, Buffer(kLeaseBytes)));
   return std::unique_ptr<Lease>(new Lease(std::move(impl)));
 }

@@ -5,6 +5,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <thread>
+
 #include "store/base/file.h"
 #include "tests/support/store_fixture.h"
 #include "tests/support/temp_dir.h"
@@ -106,6 +109,21 @@ TEST(Lease, ListsOpenContentsOfLivingProcesses) {
   EXPECT_EQ(must(Lease::all(dir.path())), std::vector<RowId>{6});
   for (RowId content = 100; content < 2000; content++) must(one->add(content));
   EXPECT_EQ(must(Lease::all(dir.path())).size(), 1901u);
+}
+
+// Somebody who looks which leases are live has each locked for a moment.
+TEST(Lease, CanBeHadWhileOthersLook) {
+  TempDir dir;
+  must(make_directories(dir / "leases"));
+  std::atomic<bool> stops{false};
+  std::thread looker([&] {
+    while (!stops) (void)Lease::all(dir.path());
+  });
+  unsigned failed = 0;
+  for (int i = 0; i < 5000; i++) failed += !Lease::open(dir.path());
+  stops = true;
+  looker.join();
+  EXPECT_EQ(failed, 0u);
 }
 
 TEST(StoreChild, DISABLED_LeavesLease) {
