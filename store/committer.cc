@@ -1,5 +1,6 @@
 #include "store/committer.h"
 
+#include <set>
 #include <utility>
 
 #include "store/base/fault.h"
@@ -21,6 +22,8 @@ void Committer::run() {
     if (next.stop) return;
     if (!next.group) continue;
     const auto [status, outcome, unnamed] = commit(*next.group);
+    seal_condemned();
+    if (!unnamed.empty()) record_unnamed(next.group->extents, unnamed);
     if (outcome == Outcome::lost) puts_.count_lost(next.group->extents);
     if (!status) puts_.log_failure(status.error());
     if (outcome == Outcome::refused)
@@ -40,17 +43,21 @@ Committer::Outcome Committer::commit(const PutGroup& group) {
   if (group.pack != nullptr) {
     // One failed fdatasync condemns the pack: the kernel may have dropped any of its pages, and
     // says so once (see fsync(2), "ERRORS").
-    const Status synced = failed_packs_.contains(id)
+    const Status synced = queue_.is_condemned(id)
                               ? Error{Errc::io, group.pack->path() + " was given up"}
                               : group.pack->sync();
     if (!synced) {
-      give_up(id);
+      queue_.condemn(id);
+      to_seal_.emplace(id, group.pack);
       return {synced, Outcome::lost};
     }
     fault_point("pack.synced");
   }
   Result<std::vector<Location>> unnamed = index_.publish(group.extents, id, group.end);
-  if (!unnamed) return {unnamed.error(), Outcome::refused};
+  // A damaged index stays damaged: what it refuses for that must not hold up what comes behind it.
+  if (!unnamed)
+    return {unnamed.error(),
+            unnamed.error().code == Errc::corrupt ? Outcome::lost : Outcome::refused};
   fault_point("index.published");
   Status sealed;
   if (group.seal && id != 0) {
@@ -62,12 +69,14 @@ Committer::Outcome Committer::commit(const PutGroup& group) {
   return {sealed, Outcome::committed, std::move(*unnamed)};
 }
 
-// Sealed, so that nobody salvages bytes that only the page cache has.
-void Committer::give_up(uint32_t pack_id) {
-  if (!failed_packs_.insert(pack_id).second) return;
-  const Status sealed = index_.seal_pack(pack_id, 0);
-  if (!sealed) puts_.log_failure(sealed.error());
-  queue_.ask_for_rotation();
+// So that nobody salvages bytes that only the page cache has.  A full disk refuses this too, for a
+// while.
+void Committer::seal_condemned() {
+  std::erase_if(to_seal_, [&](const auto& pack) {
+    const Status sealed = index_.seal_pack(pack.first, 0);
+    if (!sealed) puts_.log_failure(sealed.error());
+    return sealed.ok();
+  });
 }
 
 // The group has its rows, or will have none.
@@ -75,6 +84,33 @@ void Committer::finish(PutGroup group, Outcome::Kind outcome) {
   puts_.forget(group.extents);
   if (outcome == Outcome::committed) recoder_.add(std::move(group.unencoded));
   queue_.settle(group);
+}
+
+// An entry also tells what its extent is, from which a lost index is made again.  Where it goes, a
+// record takes its place, as for what was deduplicated before it was written.
+void Committer::record_unnamed(const std::vector<PublishedExtent>& extents,
+                               const std::vector<Location>& unnamed) {
+  std::set<std::pair<uint32_t, uint64_t>> places;
+  for (const Location& location : unnamed) places.insert({location.pack, location.offset});
+  std::map<RowId, Digest> names;
+  for (const PublishedExtent& extent : extents) {
+    if (extent.content == 0 || !extent.location ||
+        !places.contains({extent.location->pack, extent.location->offset}))
+      continue;
+    const auto [name, is_new] = names.try_emplace(extent.content);
+    if (is_new) {
+      const auto content = index_.find_content(extent.content);
+      if (!content) puts_.log_failure(content.error());
+      if (content && *content)
+        name->second = Digest::from_hex(content_pack_name((*content)->source, (*content)->key))
+                           .value_or(Digest{});
+    }
+    PutQueue::Addition addition;
+    addition.sequence = queue_.announce();
+    addition.content = name->second;
+    addition.deduped = {extent.ordinal, extent.location->plain_bytes, extent.digest};
+    queue_.add_to_group(addition);
+  }
 }
 
 // Without the sync, a power loss would bring back a row whose bytes are gone.

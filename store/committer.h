@@ -1,7 +1,8 @@
 // Makes closed groups durable, then gives them their rows.
 #pragma once
 
-#include <set>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,14 +23,17 @@ class Committer {
  private:
   struct Outcome {
     Status status;
-    // lost: the bytes are not durable; refused: they are, and the rows can be tried again.
+    // lost: the bytes are not durable, or the index will never take their rows; refused: the rows
+    // can be tried again.
     enum Kind { committed, lost, refused } kind;
     std::vector<Location> unnamed = {};  // entries that no row names after it
   };
   void run();
   Outcome commit(const PutGroup& group);
-  void give_up(uint32_t pack_id);
+  void seal_condemned();
   void finish(PutGroup group, Outcome::Kind outcome);
+  void record_unnamed(const std::vector<PublishedExtent>& extents,
+                      const std::vector<Location>& unnamed);
   void punch(const std::vector<Location>& unnamed);
 
   // Constant after construction; they synchronise themselves.
@@ -40,7 +44,8 @@ class Committer {
   Recoder& recoder_;
 
   // Confined to the thread.
-  std::set<uint32_t> failed_packs_;
+  // Condemned packs until they are sealed.  Their lock is held so long: nobody else takes them.
+  std::map<uint32_t, std::shared_ptr<const PackWriter>> to_seal_;
 
   ThreadPool thread_{"cake-commit", 1};  // last: uses all of the above
 };

@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "store/base/log.h"
 #include "store/index_connections.h"
 #include "store/index_rows.h"
 
@@ -85,20 +86,35 @@ Result<Extents> cut_again(Connection& db, RowId content) {
 
 // --- Digests, with a publication ---
 
+namespace {
+
+Status merge_segment(Connection& db, RowId content, uint64_t number,
+                     std::span<const PublishedExtent* const> extents) {
+  Segment segment = CAKE_TRY(Segment::load(db, content, number));
+  for (const PublishedExtent* extent : extents)
+    segment.set(extent->ordinal % kSegmentDigests, extent->digest,
+                CAKE_TRY(plain_bytes_of(db, *extent)));
+  return segment.save(db);
+}
+
+}  // namespace
+
 Status merge_digests(Connection& db, std::span<const PublishedExtent> extents) {
   std::map<std::pair<RowId, uint64_t>, std::vector<const PublishedExtent*>> by_segment;
   for (const PublishedExtent& extent : extents) {
     if (extent.content == 0) continue;
-    if (extent.ordinal >= kMaxOrdinal)
-      return Error{Errc::invalid, "index: extent ordinal too large"};
-    by_segment[{extent.content, extent.ordinal / kSegmentDigests}].push_back(&extent);
+    if (extent.ordinal < kMaxOrdinal)
+      by_segment[{extent.content, extent.ordinal / kSegmentDigests}].push_back(&extent);
+    else
+      log_warn(cat("extent ", extent.ordinal, " of content ", extent.content, ": no such extent"));
   }
   for (const auto& [key, members] : by_segment) {
-    Segment segment = CAKE_TRY(Segment::load(db, key.first, key.second));
-    for (const PublishedExtent* extent : members)
-      segment.set(extent->ordinal % kSegmentDigests, extent->digest,
-                  CAKE_TRY(plain_bytes_of(db, *extent)));
-    CAKE_TRY(segment.save(db));
+    const Status merged = merge_segment(db, key.first, key.second, members);
+    // One damaged recipe must not keep all chunks from being stored: its own digests are lost.
+    if (!merged && merged.error().code == Errc::corrupt)
+      log_warn(merged.error().with(cat("digests of content ", key.first, " not added")).message);
+    else
+      CAKE_TRY(merged);
   }
   return {};
 }

@@ -9,7 +9,8 @@
 namespace cake {
 
 // Writes the extents' digests into the segments of their contents.  Within a write transaction:
-// segments are read, changed and written back.
+// segments are read, changed and written back.  A damaged segment, and an ordinal that cannot be,
+// are logged and left out.
 Status merge_digests(Connection& db, std::span<const PublishedExtent> extents);
 
 }  // namespace cake

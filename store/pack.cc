@@ -341,18 +341,21 @@ Result<std::shared_ptr<ChunkBuffer>> PackReader::read(uint32_t pack, uint64_t of
                                                       BufferPool& buffers) {
   const FilesPtr files = CAKE_TRY(get_files(pack));
   // Small entries share blocks with their neighbours, which are read next: worth caching.
-  if (bytes < kBigPayloadBytes || !files->direct.is_open()) {
-    auto buffer = buffers.allocate(bytes);
-    CAKE_TRY(files->cached.read_exactly_at(offset, buffer->bytes()));
-    if (bytes >= kBigPayloadBytes) files->cached.drop_cache({offset, bytes});
-    return buffer;
+  const bool is_big = bytes >= kBigPayloadBytes;
+  if (is_big && files->direct.is_open()) {
+    auto buffer = buffers.allocate_direct(offset, bytes);
+    const uint64_t lead = offset % kDirectAlignment;
+    const Result<size_t> got = files->direct.read_direct_at(offset - lead, buffer->direct_bytes());
+    if (got && *got < lead + bytes)
+      return Error{Errc::corrupt, cat(files->direct.path(), " ends at ", offset - lead + *got,
+                                      ", wanted ", bytes, " bytes from ", offset)};
+    if (got) return buffer;
+    // A device with larger blocks, or a file system that opens so and does not read: shows only
+    // now.  What cannot be read at all fails below too.
   }
-  auto buffer = buffers.allocate_direct(offset, bytes);
-  const uint64_t lead = offset % kDirectAlignment;
-  const size_t got = CAKE_TRY(files->direct.read_direct_at(offset - lead, buffer->direct_bytes()));
-  if (got < lead + bytes)
-    return Error{Errc::corrupt, cat(files->direct.path(), " ends at ", offset - lead + got,
-                                    ", wanted ", bytes, " bytes from ", offset)};
+  auto buffer = buffers.allocate(bytes);
+  CAKE_TRY(files->cached.read_exactly_at(offset, buffer->bytes()));
+  if (is_big) files->cached.drop_cache({offset, bytes});
   return buffer;
 }
 

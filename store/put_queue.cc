@@ -132,7 +132,6 @@ PutQueue::Work PutQueue::wait_for_work(bool has_room) {
       return work;
     }
   }
-  work.rotate = std::exchange(rotate_, false);
   if (must_close()) work.close = std::exchange(open_, PutGroup());
   uint64_t bytes = 0;
   while (!items_.empty() && bytes < kBatchBytes && work.items.size() < kBatchEntries) {
@@ -160,6 +159,11 @@ void PutQueue::close(PutGroup group) {
     closed_.push_back(std::move(group));
   }
   committer_wake_.notify_one();
+}
+
+bool PutQueue::is_condemned(uint32_t pack) const {
+  MutexLock lock(mutex_);
+  return condemned_.contains(pack);
 }
 
 void PutQueue::wait_until_settled(SteadyTime deadline) {
@@ -221,9 +225,9 @@ void PutQueue::settle(const PutGroup& group) {
   settled_.notify_all();
 }
 
-void PutQueue::ask_for_rotation() {
+void PutQueue::condemn(uint32_t pack) {
   MutexLock lock(mutex_);
-  rotate_ = true;
+  condemned_.insert(pack);
 }
 
 }  // namespace cake

@@ -65,7 +65,6 @@ class PutQueue {
     uint64_t still_waiting_bytes = 0;  // behind these items
     bool all_settled = false;          // the disk has all groups that were closed
     std::optional<PutGroup> close;
-    bool rotate = false;
     bool quiet = false;
     bool stop = false;
   };
@@ -74,6 +73,8 @@ class PutQueue {
   PutGroup take_open() EXCLUDES(mutex_);
   // Hands a group over to the committer.
   void close(PutGroup group) EXCLUDES(mutex_);
+  // See condemn(), which the committer calls.
+  bool is_condemned(uint32_t pack) const EXCLUDES(mutex_);
   // Until every closed group is settled, or the deadline.
   void wait_until_settled(SteadyTime deadline) EXCLUDES(mutex_);
 
@@ -89,8 +90,8 @@ class PutQueue {
   void put_back(PutGroup group) EXCLUDES(mutex_);
   // Published, or given up.
   void settle(const PutGroup& group) EXCLUDES(mutex_);
-  // The writer's pack cannot be trusted with more.
-  void ask_for_rotation() EXCLUDES(mutex_);
+  // Nothing more may go into the pack, whoever is to take it next.
+  void condemn(uint32_t pack) EXCLUDES(mutex_);
 
  private:
   uint64_t take_number() REQUIRES(mutex_);
@@ -106,7 +107,7 @@ class PutQueue {
   std::deque<PutItem> items_ GUARDED_BY(mutex_);
   uint64_t items_bytes_ GUARDED_BY(mutex_) = 0;  // of their payloads
   PutGroup open_ GUARDED_BY(mutex_);
-  bool rotate_ GUARDED_BY(mutex_) = false;
+  std::set<uint32_t> condemned_ GUARDED_BY(mutex_);  // packs
   std::deque<PutGroup> closed_ GUARDED_BY(mutex_);
   size_t closed_extents_ GUARDED_BY(mutex_) = 0;
   uint64_t groups_closed_ GUARDED_BY(mutex_) = 0, groups_settled_ GUARDED_BY(mutex_) = 0;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "store/base/fault.h"
+#include "store/base/log.h"
 #include "store/evict.h"
 #include "store/salvage.h"
 
@@ -39,7 +40,8 @@ void PutWriter::run() {
     if (work.quiet || work.stop) give_back_room();
     if (work.stop) return;
     if (work.close) close(std::move(*work.close));
-    if (pack_ != nullptr && (work.rotate || pack_->end() > options_.pack_bytes)) {
+    if (pack_ != nullptr &&
+        (queue_.is_condemned(pack_->id()) || pack_->end() > options_.pack_bytes)) {
       PutGroup last = queue_.take_open();
       last.seal = true;
       close(std::move(last));
@@ -69,25 +71,35 @@ void PutWriter::choose_way(const PutQueue::Work& work) {
 Status PutWriter::acquire_pack() {
   if (pack_ != nullptr) return {};
   for (const Index::PackRow& row : CAKE_TRY(index_.list_packs())) {
-    if (row.sealed) continue;
-    auto locked = lock_pack(options_.directory, index_, row);
-    // A damaged pack was logged when the store was opened.
-    if (!locked || !*locked) continue;
-    LockedPack& found = **locked;
-    if (CAKE_TRY(found.file.size()) > found.row.committed_bytes)
-      CAKE_TRY(salvage(options_.directory, index_, buffers_, std::span(&found, 1)));
-    if (found.row.committed_bytes > options_.pack_bytes) {
-      CAKE_TRY(index_.seal_pack(found.row.id, found.row.committed_bytes));
-      continue;
+    if (row.sealed || left_alone_.contains(row.id) || queue_.is_condemned(row.id)) continue;
+    Result<std::shared_ptr<PackWriter>> taken = take_over(row);
+    if (taken && *taken == nullptr) continue;
+    if (taken) {
+      pack_ = std::move(*taken);
+      return {};
     }
-    // A killed writer's space.
-    if (options_.evictor != nullptr && options_.evictor->is_limited())
-      CAKE_TRY(Evictor::release(found.file, found.row.committed_bytes));
-    pack_ = std::make_shared<PackWriter>(std::move(found));
-    return {};
+    // One that cannot be read, say, keeps nobody from storing in another.
+    left_alone_.insert(row.id);
+    log_warn(taken.error().with(cat("pack ", row.name, " is not gone on with")).message);
   }
   pack_ = std::make_shared<PackWriter>(CAKE_TRY(create_pack(options_.directory, index_)));
   return {};
+}
+
+// nullptr when another process has it, or it is full.
+Result<std::shared_ptr<PackWriter>> PutWriter::take_over(const Index::PackRow& row) {
+  std::optional<LockedPack> found = CAKE_TRY(lock_pack(options_.directory, index_, row));
+  if (!found) return std::shared_ptr<PackWriter>();
+  if (CAKE_TRY(found->file.size()) > found->row.committed_bytes)
+    CAKE_TRY(salvage(options_.directory, index_, buffers_, *found));
+  if (found->row.committed_bytes > options_.pack_bytes) {
+    CAKE_TRY(index_.seal_pack(found->row.id, found->row.committed_bytes));
+    return std::shared_ptr<PackWriter>();
+  }
+  // A killed writer's space.
+  if (options_.evictor != nullptr && options_.evictor->is_limited())
+    CAKE_TRY(Evictor::release(found->file, found->row.committed_bytes));
+  return std::make_shared<PackWriter>(std::move(*found));
 }
 
 // Disk space for what comes next.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,6 +32,7 @@ class PutWriter {
   void run();
   void choose_way(const PutQueue::Work& work);
   Status acquire_pack();
+  Result<std::shared_ptr<PackWriter>> take_over(const Index::PackRow& row);
   Status take_room(std::span<const NewEntry> entries);
   Status take_exact_room(std::span<const NewEntry> entries);
   void give_back_room();
@@ -51,6 +53,7 @@ class PutWriter {
 
   // Confined to the thread.
   std::shared_ptr<PackWriter> pack_;
+  std::set<uint32_t> left_alone_;  // packs that could not be gone on with, each logged
   PackWriter::Way way_ = PackWriter::Way::past_cache;
   uint64_t reserved_end_ = 0;  // of the pack: the disk has blocks for it up to there
   // Behind the pack's end there may be blocks: those reserved, or what the file system took ahead

@@ -84,16 +84,26 @@ class Salvage {
     return {};
   }
 
-  Status salvage_chunks(LockedPack& pack) {
+  // `has_all_names`: no other pack can tell what a content is called.
+  Status salvage_chunks(LockedPack& pack, bool has_all_names) {
+    extents_.clear();  // of a pack that failed
     uint64_t good_end = pack.row.committed_bytes;
+    bool is_unnamed = false;
     const auto each = [&](const PackEntry& entry) -> Status {
       const std::optional<ChunkPtr> payload = CAKE_TRY(read_entry(pack, entry, buffers_));
       if (!payload) return {};
+      const std::optional<RowId> content =
+          CAKE_TRY(index_.find_content_by_name(entry.header.content));
+      is_unnamed = !content && !entry.header.content.is_zero() && !has_all_names;
+      if (is_unnamed) return Error{Errc::not_found, pack.file.path() + ": a content has no name"};
       good_end = entry.end();
-      CAKE_TRY(pass_over_damage(pack, entry, take(pack, entry, (*payload)->bytes())));
+      CAKE_TRY(pass_over_damage(pack, entry, take(pack, entry, content, (*payload)->bytes())));
       return extents_.size() < kSalvagePortion ? Status() : publish(pack, good_end);
     };
-    CAKE_TRY(scan(pack, each));
+    const Status scanned = scan(pack, each);
+    // What is before it has its rows; it is come back to once the name is known.
+    if (is_unnamed) CAKE_TRY(publish(pack, good_end));
+    CAKE_TRY(scanned);
     CAKE_TRY(publish(pack, good_end));
     CAKE_TRY(pack.file.truncate(good_end));
     pack.row.committed_bytes = good_end;
@@ -165,9 +175,8 @@ class Salvage {
     return index_.put_ref(repo, record.ref);
   }
 
-  Status take(const LockedPack& pack, const PackEntry& entry, ByteSpan payload) {
-    const std::optional<RowId> content =
-        CAKE_TRY(index_.find_content_by_name(entry.header.content));
+  Status take(const LockedPack& pack, const PackEntry& entry, std::optional<RowId> content,
+              ByteSpan payload) {
     if (entry.header.kind == EntryKind::chunk) {
       PublishedExtent extent;
       extent.content = content.value_or(0);
@@ -282,42 +291,105 @@ Result<ChunkPtr> read_chunk(const Location& location, BufferPool& buffers, PackR
   return decode_chunk(location, buffers, std::move(payload));
 }
 
-Status salvage(const std::string& directory, Index& index, BufferPool& buffers,
-               std::span<LockedPack> packs) {
+Status salvage(const std::string& directory, Index& index, BufferPool& buffers, LockedPack& pack) {
   Salvage work(directory, index, buffers);
-  for (LockedPack& pack : packs) CAKE_TRY(work.collect_changes(pack));
-  for (LockedPack& pack : packs) CAKE_TRY(work.salvage_names(pack));
+  CAKE_TRY(work.collect_changes(pack));
+  CAKE_TRY(work.salvage_names(pack));
   CAKE_TRY(work.salvage_pins());
-  for (LockedPack& pack : packs) CAKE_TRY(work.salvage_chunks(pack));
-  return {};
+  return work.salvage_chunks(pack, false);
 }
 
-Status salvage_directory(const std::string& directory, Index& index, BufferPool& buffers) {
-  // Files before rows: a file without a row in a later list has no writer that is about to add it,
-  // once its lock can be taken.
-  const std::vector<std::string> names = CAKE_TRY(list_directory(directory));
-  std::vector<Index::PackRow> rows = CAKE_TRY(index.list_packs());
-  std::set<std::string> known;
-  for (const Index::PackRow& row : rows) known.insert(row.name);
-  for (const std::string& name : names)
-    if (name.ends_with(".pack") && !known.contains(name)) {
-      const File file = CAKE_TRY(File::open(directory + "/" + name, File::Mode::read_write));
-      if (!CAKE_TRY(file.try_lock({}, true))) continue;
-      rows.push_back({CAKE_TRY(index.add_pack(name)), name, 0, false});
-    }
+namespace {
 
-  std::vector<LockedPack> packs;
-  for (const Index::PackRow& row : rows) {
-    if (row.sealed) continue;
-    auto locked = lock_pack(directory, index, row);
-    if (!locked) {
-      log_warn(cat("pack left alone: ", locked.error().message));
+// What was killed while it made a pack.  Its maker had the lock before it wrote a byte.
+Status remove_unfinished(const std::string& path) {
+  const Result<File> file = File::open(path, File::Mode::read_write);
+  if (!file) return file.error().code == Errc::not_found ? Status() : Status(file.error());
+  if (CAKE_TRY(file->size()) == 0 || !CAKE_TRY(file->try_lock({}, true))) return {};
+  // Renamed meanwhile, it is gone from here.
+  return remove_file(path);
+}
+
+// Makes rows for packs that have none, and no writer that is about to add it.  False: somebody has
+// one of them.
+Result<bool> add_unknown_packs(const std::string& directory, Index& index) {
+  // Files before rows: a file without a row in a later list has no such writer, once its lock can
+  // be taken.
+  const std::vector<std::string> names = CAKE_TRY(list_directory(directory));
+  std::set<std::string> known;
+  for (const Index::PackRow& row : CAKE_TRY(index.list_packs())) known.insert(row.name);
+  bool has_all = true;
+  for (const std::string& name : names) {
+    const std::string path = directory + "/" + name;
+    if (name.ends_with(".pack.new")) CAKE_TRY(remove_unfinished(path));
+    if (!name.ends_with(".pack") || known.contains(name)) continue;
+    const Result<File> file = File::open(path, File::Mode::read_write);
+    if (!file && file.error().code == Errc::not_found) continue;
+    if (!file) return file.error();
+    if (!CAKE_TRY(file->try_lock({}, true))) {
+      has_all = false;
       continue;
     }
-    if (*locked && CAKE_TRY((*locked)->file.size()) > (*locked)->row.committed_bytes)
-      packs.push_back(std::move(**locked));
+    // Who unlinks it has the lock until it is done.
+    if (path_exists(path)) CAKE_TRY(index.add_pack(name));
   }
-  return salvage(directory, index, buffers, packs);
+  return has_all;
+}
+
+// The packs that may have a tail; one is open at a time, for there may be more than descriptors.
+class Tails {
+ public:
+  // `has_all`: these are all packs.
+  Tails(const std::string& directory, Index& index, std::vector<Index::PackRow> rows, bool has_all)
+      : directory_(directory), index_(index), rows_(std::move(rows)), has_all_(has_all) {}
+
+  // Packs for which it fails are logged, and not looked at again.
+  void each(const std::function<Status(LockedPack&)>& work) {
+    std::erase_if(rows_, [&](const Index::PackRow& row) {
+      Result<std::optional<LockedPack>> pack = lock_pack(directory_, index_, row);
+      // What is no pack tells no names; what another process writes may.
+      if (pack ? !*pack : pack.error().code != Errc::corrupt) has_all_ = false;
+      Status done = pack ? Status() : Status(pack.error());
+      if (pack && *pack) {
+        done = look_at(**pack, work);
+        if (!done) has_all_ = false;
+      }
+      if (!done) log_warn(done.error().with(cat("pack ", row.name, " left alone")).message);
+      return !done;
+    });
+  }
+  // All packs could be read so far.
+  bool has_all() const { return has_all_; }
+
+ private:
+  static Status look_at(LockedPack& pack, const std::function<Status(LockedPack&)>& work) {
+    if (CAKE_TRY(pack.file.size()) <= pack.row.committed_bytes) return {};
+    return work(pack);
+  }
+
+  const std::string& directory_;
+  Index& index_;
+  std::vector<Index::PackRow> rows_;
+  bool has_all_;
+};
+
+}  // namespace
+
+Status salvage_directory(const std::string& directory, Index& index, BufferPool& buffers) {
+  // Two that make a lost index again would each have only some of the names.
+  const File turn = CAKE_TRY(File::open(directory + ".lock", File::Mode::create));
+  CAKE_TRY(turn.lock({}, true));
+  const bool has_all = CAKE_TRY(add_unknown_packs(directory, index));
+  std::vector<Index::PackRow> rows = CAKE_TRY(index.list_packs());
+  std::erase_if(rows, [](const Index::PackRow& row) { return row.sealed; });
+  Tails tails(directory, index, std::move(rows), has_all);
+  Salvage work(directory, index, buffers);
+  tails.each([&](LockedPack& pack) { return work.collect_changes(pack); });
+  tails.each([&](LockedPack& pack) { return work.salvage_names(pack); });
+  CAKE_TRY(work.salvage_pins());
+  const bool has_all_names = tails.has_all();
+  tails.each([&](LockedPack& pack) { return work.salvage_chunks(pack, has_all_names); });
+  return {};
 }
 
 }  // namespace cake

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <functional>
-#include <span>
 #include <string>
 
 #include "store/base/memory.h"
@@ -26,16 +25,17 @@ Result<ChunkPtr> decode_chunk(const Location& location, BufferPool& buffers,
 // Bounds a location that came from disk, before anything is allocated.
 Status check_location(const Location& location);
 
-// Indexes what lies behind the committed bytes of `packs`, which this process holds locked: names
-// first, from all of them, then chunks and recipes, durable before their rows.  Cuts the torn rest
-// off and brings `committed_bytes` up to date.  Stopped anywhere, it can be done again.
-// A chunk that has a row elsewhere gets one here if it cannot be read there.
-Status salvage(const std::string& directory, Index& index, BufferPool& buffers,
-               std::span<LockedPack> packs);
+// Indexes what lies behind the committed bytes of a pack that this process holds locked: names
+// first, then chunks and recipes, durable before their rows.  Cuts the torn rest off and brings
+// `committed_bytes` up to date.  Stopped anywhere, it can be done again.  A chunk that has a row
+// elsewhere gets one here if it cannot be read there.
+// not_found: an entry is of a content whose name only other packs can tell; the rest is left.
+Status salvage(const std::string& directory, Index& index, BufferPool& buffers, LockedPack& pack);
 
 // At opening: salvages every unsealed pack of the directory whose writer is gone, packs that the
 // index does not know included; so a store whose index was lost is made again from its packs.
-// A pack that cannot be salvaged is logged and left alone.
+// Names first, from all of them.  One process at a time (DIRECTORY.lock); others wait.  A pack that
+// cannot be salvaged is logged and left alone, and so is what might be named there.
 Status salvage_directory(const std::string& directory, Index& index, BufferPool& buffers);
 
 }  // namespace cake

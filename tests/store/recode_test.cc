@@ -7,6 +7,7 @@
 
 #include "store/base/digest.h"
 #include "store/chunk_store.h"
+#include "store/index_upkeep.h"
 #include "tests/support/store_fixture.h"
 #include "tests/support/temp_dir.h"
 
@@ -157,6 +158,29 @@ TEST(Recode, EncodesAnewOnRequest) {
   StoreFixture raw(dir.path(), CodecChoice::raw);
   EXPECT_EQ(recode_all(raw), 2u);
   EXPECT_FALSE(raw.chunks().recode({Digest{}, {}, Dtype::bf16, "no name", 0}));
+}
+
+// An eviction drops the row, a recode is published, and the eviction gives the row back, for the
+// file was opened meanwhile.
+TEST(Recode, LeavesWhatARowMayComeBackTo) {
+  TempDir dir;
+  const Buffer bytes = weights(1);
+  const Digest digest = blake3(bytes);
+  {
+    StoreFixture raw(dir.path(), CodecChoice::raw);
+    raw.put(0, 0, bytes);
+    must(raw.chunks().flush());
+  }
+  StoreFixture fixture(dir.path(), CodecChoice::rans);
+  const Location from = must(fixture.index().find_chunks(std::span(&digest, 1)))[0].value();
+  const ChunkRow row{digest, from, 0, 0};
+  const std::string name = content_pack_name("s", {ContentKind::sha256, "ab"});
+  ASSERT_TRUE(must(fixture.chunks().recode({digest, from, Dtype::bf16, name, 0})));
+  must(fixture.store().upkeep().drop_chunks(std::span(&row, 1), false));
+  must(fixture.chunks().flush());
+  must(fixture.chunks().flush());  // the punches come before the second
+  must(fixture.store().upkeep().restore_chunks(std::span(&row, 1)));
+  EXPECT_EQ(fixture.find(digest), bytes);
 }
 
 }  // namespace

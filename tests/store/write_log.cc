@@ -12,6 +12,7 @@
 #include <mutex>
 
 #include "store/base/file.h"
+#include "tests/store/failing_calls.h"
 #include "tests/support/store_fixture.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -88,6 +89,70 @@ std::vector<WriteOp> WriteLog::stop() {
 size_t WriteLog::size() {
   const std::lock_guard lock(g_mutex);
   return g_ops->size();
+}
+
+// --- Calls that fail ---
+
+struct FailingCalls::Rule {
+  Call call;
+  std::string suffix;
+  int error_number = 0;
+  std::optional<uint64_t> offset;
+};
+
+namespace {
+
+std::atomic<size_t> g_rule_count{0};
+std::mutex g_rule_mutex;
+std::vector<FailingCalls::Rule*>& rules() {
+  static auto* const all = new std::vector<FailingCalls::Rule*>();
+  return *all;
+}
+
+// Whether it is to fail; errno says with what.
+[[maybe_unused]] bool must_fail(FailingCalls::Call call, int fd, off_t offset = 0,
+                                size_t count = 0) {
+  if (g_rule_count == 0) return false;
+  char path[4096];
+  const std::string link = "/proc/self/fd/" + std::to_string(fd);
+  const ssize_t length = ::readlink(link.c_str(), path, sizeof path);
+  if (length <= 0) return false;
+  const std::string name(path, static_cast<size_t>(length));
+  const std::lock_guard lock(g_rule_mutex);
+  for (const FailingCalls::Rule* rule : rules()) {
+    if (rule->call != call || !name.ends_with(rule->suffix)) continue;
+    const auto from = static_cast<uint64_t>(offset);
+    if (rule->offset && (*rule->offset < from || *rule->offset >= from + count)) continue;
+    errno = rule->error_number;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+FailingCalls::FailingCalls(Call call, std::string suffix, int error_number)
+    : rule_(new Rule{call, std::move(suffix), error_number, std::nullopt}) {
+  const std::lock_guard lock(g_rule_mutex);
+  rules().push_back(rule_);
+  g_rule_count++;
+}
+
+FailingCalls::~FailingCalls() {
+  const std::lock_guard lock(g_rule_mutex);
+  std::erase(rules(), rule_);
+  g_rule_count--;
+  delete rule_;
+}
+
+FailingCalls& FailingCalls::at(uint64_t offset) {
+  const std::lock_guard lock(g_rule_mutex);
+  rule_->offset = offset;
+  return *this;
+}
+
+bool FailingCalls::is_available() {
+  return WriteLog::is_available();
 }
 
 // --- What is left ---
@@ -189,12 +254,25 @@ void write_disk(const DiskState& state, const std::string& folder) {
 namespace {
 
 using cake::g_mutex;
+using cake::must_fail;
+using Call = cake::FailingCalls::Call;
 using cake::g_records;
 using cake::name_of;
 using cake::note;
 using Kind = cake::WriteOp::Kind;
 
+ssize_t interposed_pread(int fd, void* bytes, size_t count, off_t offset) {
+  if (cake::g_rule_count > 0) {
+    const bool is_direct = (::fcntl(fd, F_GETFL) & O_DIRECT) != 0;
+    if (must_fail(Call::read, fd, offset, count) ||
+        (is_direct && must_fail(Call::read_direct, fd, offset, count)))
+      return -1;
+  }
+  return ::syscall(SYS_pread64, fd, bytes, count, offset);
+}
+
 ssize_t interposed_pwrite(int fd, const void* bytes, size_t count, off_t offset) {
+  if (must_fail(Call::write, fd)) return -1;
   if (!g_records) return ::syscall(SYS_pwrite64, fd, bytes, count, offset);
   const std::lock_guard lock(g_mutex);
   note(Kind::write, name_of(fd), static_cast<uint64_t>(offset), count, bytes);
@@ -210,6 +288,7 @@ int interposed_ftruncate(int fd, off_t length) {
 }
 
 int interposed_fallocate(int fd, int mode, off_t offset, off_t length) {
+  if (mode == FALLOC_FL_KEEP_SIZE && must_fail(Call::allocate, fd)) return -1;
   if (g_records && (mode & FALLOC_FL_PUNCH_HOLE) != 0) {
     const std::lock_guard lock(g_mutex);
     note(Kind::punch, name_of(fd), static_cast<uint64_t>(offset), static_cast<uint64_t>(length));
@@ -219,6 +298,7 @@ int interposed_fallocate(int fd, int mode, off_t offset, off_t length) {
 
 // The sync is noted when it is done: what it promises holds from then on.
 int interposed_sync(long number, int fd) {
+  if (must_fail(Call::sync, fd)) return -1;
   const long result = ::syscall(number, fd);
   if (g_records) {
     const std::lock_guard lock(g_mutex);
@@ -246,7 +326,15 @@ ssize_t write(int fd, const void* bytes, size_t count) {
   return ::syscall(SYS_write, fd, bytes, count);
 }
 
+ssize_t pread(int fd, void* bytes, size_t count, off_t offset) {
+  return interposed_pread(fd, bytes, count, offset);
+}
+ssize_t pread64(int fd, void* bytes, size_t count, off_t offset) {
+  return interposed_pread(fd, bytes, count, offset);
+}
+
 ssize_t pwritev(int fd, const iovec* parts, int count, off_t offset) {
+  if (must_fail(Call::write, fd)) return -1;
   if (g_records) {
     cake::Buffer bytes;
     for (int i = 0; i < count; i++) {
