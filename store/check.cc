@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "store/evict.h"
 #include "store/index_upkeep.h"
 #include "store/pack.h"
 #include "store/pack_record.h"
@@ -39,6 +40,8 @@ class Check {
     CAKE_TRY(check_recorded());
     CAKE_TRY(check_recipes());
     CAKE_TRY(check_names());
+    // Damaged chunks' bytes too, whose rows are gone now.
+    if (options_.repairs) CAKE_TRY(store_.evictor().give_back_unnamed());
     return report_;
   }
 

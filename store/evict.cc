@@ -5,6 +5,7 @@
 
 #include "store/base/log.h"
 #include "store/evict_policy.h"
+#include "store/unnamed.h"
 
 namespace cake {
 
@@ -26,6 +27,14 @@ constexpr uint64_t kFirstStep = 2 * kMiB;
 // Rows dropped and punched together: bounds memory, and how long their bytes lie about.
 constexpr size_t kRemoveRows = 20'000;
 
+// Blocks of packs that rows do not account for: looked for beyond so much.
+constexpr uint64_t kUnnamedShare = 100;
+constexpr uint64_t kMaxUnnamed = 64 * kMiB;
+
+std::string packs_of(const Space& space) {
+  return space.directory() + "/packs";
+}
+
 int64_t nanoseconds(SteadyTime time) {
   return std::chrono::nanoseconds(time.time_since_epoch()).count();
 }
@@ -34,6 +43,7 @@ int64_t nanoseconds(SteadyTime time) {
 
 Evictor::Evictor(Space space, Index& index, IndexUpkeep& upkeep, AccessLog& log, Metrics& metrics)
     : space_(std::move(space)),
+      index_(index),
       upkeep_(upkeep),
       log_(log),
       chunks_evicted_(metrics.counter("store.chunks_evicted")),
@@ -50,17 +60,17 @@ Evictor::~Evictor() {
   wake_.notify_all();
 }
 
-Result<uint64_t> Evictor::reserve(const File& pack, uint64_t end, uint64_t bytes,
+Result<uint64_t> Evictor::reserve(const PackWriter& pack, std::span<const NewEntry> entries,
                                   const std::function<void()>& publish) {
   if (!space_.is_limited()) return UINT64_MAX;
   if (nanoseconds(steady_now()) < full_until_) return at_limit();
   // A store that stays full is not waited for again and again.
   const SteadyTime patient_until =
       full_until_ == 0 ? steady_now() + kOthersPublishIn : SteadyTime::min();
-  Result<uint64_t> reserved = try_reserve(pack, end, bytes);
+  Result<uint64_t> reserved = try_reserve(pack, entries);
   if (!reserved && reserved.error().code == Errc::no_space) {
     publish();
-    reserved = try_reserve(pack, end, bytes);
+    reserved = try_reserve(pack, entries);
   }
   while (!reserved && reserved.error().code == Errc::no_space && steady_now() < patient_until) {
     {
@@ -68,7 +78,7 @@ Result<uint64_t> Evictor::reserve(const File& pack, uint64_t end, uint64_t bytes
       if (stops_) break;
       wake_.wait_until(mutex_, steady_now() + kLookAgain);
     }
-    reserved = try_reserve(pack, end, bytes);
+    reserved = try_reserve(pack, entries);
   }
   const bool is_full = !reserved && reserved.error().code == Errc::no_space;
   full_until_ = is_full ? nanoseconds(steady_now() + kFullMemory) : 0;
@@ -82,8 +92,10 @@ Error Evictor::at_limit() const {
               "needed; raise cache_size, or unpin or remove something")};
 }
 
-Result<uint64_t> Evictor::try_reserve(const File& pack, uint64_t end, uint64_t bytes) {
+Result<uint64_t> Evictor::try_reserve(const PackWriter& pack, std::span<const NewEntry> entries) {
   const File lock = CAKE_TRY(space_.lock(Deadline::after(kLockPatience)));
+  const uint64_t end = pack.end();
+  const uint64_t bytes = pack.end_after(entries) - end;
   int64_t room = CAKE_TRY(space_.room());
   const auto wanted = static_cast<int64_t>(bytes);
   if (room < wanted) {
@@ -95,8 +107,8 @@ Result<uint64_t> Evictor::try_reserve(const File& pack, uint64_t end, uint64_t b
   const uint64_t step = std::min(space_.step_bytes(), std::max(end, kFirstStep));
   const uint64_t take = std::min(std::max(bytes, step), static_cast<uint64_t>(room));
   // The disk may be full although the limits say no: then what was taken in part is given back.
-  if (const auto taken = pack.preallocate({end, take}); !taken) {
-    CAKE_TRY(release(pack, end));
+  if (const auto taken = pack.file().preallocate({end, take}); !taken) {
+    CAKE_TRY(release(pack.file(), end));
     return taken.error();
   }
   if (static_cast<uint64_t>(room) - take < space_.limits().cache_bytes / kAheadShare) {
@@ -166,6 +178,25 @@ Result<double> Evictor::learn_share() {
   return now;
 }
 
+Result<uint64_t> Evictor::give_back_unnamed() {
+  const File lock = CAKE_TRY(space_.lock(Deadline::after(kLockPatience)));
+  return punch_unnamed(packs_of(space_), index_, upkeep_, UINT64_MAX);
+}
+
+// Looks at the packs only when they take well more than their rows say.
+Result<uint64_t> Evictor::give_back_unnamed_locked(uint64_t named_bytes, uint64_t bytes) {
+  const std::string packs = packs_of(space_);
+  const uint64_t blocks = CAKE_TRY(entry_pack_blocks(packs));
+  const uint64_t unnamed = blocks - std::min(blocks, named_bytes);
+  const uint64_t tolerated = std::min(space_.limits().cache_bytes / kUnnamedShare, kMaxUnnamed);
+  if (unnamed <= unnamed_left_ + tolerated) return uint64_t{0};
+  const uint64_t wanted = std::max(bytes, kMaxUnnamed);
+  const uint64_t freed = CAKE_TRY(punch_unnamed(packs, index_, upkeep_, wanted));
+  if (freed < wanted) unnamed_left_ = unnamed - std::min(unnamed, freed);
+  log_debug(cat("gave ", format_size(freed), " back that no row named"));
+  return freed;
+}
+
 // `is_batch`: as much more as is worth a look at all rows.
 Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
   CAKE_TRY(write_accesses());
@@ -182,13 +213,18 @@ Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
   std::vector<WholeFiles::Entry> files;
   if (!whole_packs.empty()) files = CAKE_TRY(evictable_files(kept));
   for (const WholeFiles::Entry& file : files) plan.count(kFileUses, file.last_access, file.bytes);
-  uint64_t rows = 0;
+  uint64_t rows = 0, named_bytes = 0;
   CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
     rows++;
+    if (!std::binary_search(whole_packs.begin(), whole_packs.end(), row.location.pack))
+      named_bytes += Reclaimer::disk_bytes(row.location);
     if (may_go(row)) plan.count(row.uses, row.last_access, Reclaimer::disk_bytes(row.location));
     return {};
   }));
-  if (plan.counted_bytes() == 0) return sum;
+  // What is nobody's goes first.
+  sum.bytes = CAKE_TRY(give_back_unnamed_locked(named_bytes, bytes));
+  if (sum.bytes >= bytes || plan.counted_bytes() == 0) return sum;
+  bytes -= sum.bytes;
   const uint64_t batch = std::min(space_.limits().cache_bytes, plan.counted_bytes()) / kBatchShare;
   plan.decide(is_batch ? std::max(bytes, batch) : bytes);
 

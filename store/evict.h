@@ -12,6 +12,7 @@
 #include "store/base/metrics.h"
 #include "store/base/thread_pool.h"
 #include "store/index_upkeep.h"
+#include "store/pack.h"
 #include "store/space.h"
 #include "store/whole_files.h"
 
@@ -59,12 +60,12 @@ class Evictor {
   const Space& space() const { return space_; }
   Reclaimer& reclaimer() { return reclaimer_; }
 
-  // Before a writer appends `bytes` behind `end`: takes blocks for these and the next ones,
-  // evicting if need be, and answers up to which offset it may write.  What has no rows yet cannot
-  // be evicted: `publish` gives the writer's own their rows, and those of other processes are
-  // waited for, a group's delay.  no_space: the limits are reached and all is pinned or open, or
-  // the disk is full.
-  Result<uint64_t> reserve(const File& pack, uint64_t end, uint64_t bytes,
+  // Before a writer appends `entries`: takes blocks for these and the next ones, evicting if need
+  // be, and answers up to which offset it may write.  What has no rows yet cannot be evicted:
+  // `publish` gives the writer's own their rows, for which it may append records; those of other
+  // processes are waited for, a group's delay.  no_space: the limits are reached and all is pinned
+  // or open, or the disk is full.
+  Result<uint64_t> reserve(const PackWriter& pack, std::span<const NewEntry> entries,
                            const std::function<void()>& publish) EXCLUDES(mutex_);
   // Takes blocks for a file of its own, if there is room for it now: nothing is evicted.
   Result<bool> reserve_free(const File& file, uint64_t bytes);
@@ -73,6 +74,9 @@ class Evictor {
 
   // Evicts so much, if there is so much.  Takes the space lock.
   Result<Reclaimer::Gone> evict(uint64_t bytes);
+  // Punches all entries that no row names.  Takes the space lock.  Answers the bytes that the disk
+  // got back.
+  Result<uint64_t> give_back_unnamed();
   // Writes down what was read.
   Status write_accesses();
 
@@ -83,14 +87,16 @@ class Evictor {
 
  private:
   Error at_limit() const;
-  Result<uint64_t> try_reserve(const File& pack, uint64_t end, uint64_t bytes);
+  Result<uint64_t> try_reserve(const PackWriter& pack, std::span<const NewEntry> entries);
   Result<Reclaimer::Gone> evict_locked(uint64_t bytes, bool is_batch);
+  Result<uint64_t> give_back_unnamed_locked(uint64_t named_bytes, uint64_t bytes);
   Result<std::vector<WholeFiles::Entry>> evictable_files(const Reclaimer::Kept& kept);
   Result<double> learn_share();
   void run() EXCLUDES(mutex_);
   Status make_room_ahead();
 
   const Space space_;
+  Index& index_;
   IndexUpkeep& upkeep_;
   AccessLog& log_;
   Counter &chunks_evicted_, &bytes_evicted_;
@@ -99,6 +105,9 @@ class Evictor {
   // Until then nothing could be evicted: no use in looking again for every write.  0: there was
   // room when it was last asked for.
   std::atomic<int64_t> full_until_{0};  // steady clock, ns
+  // Blocks that rows do not account for and that no look at all packs could free: records, what
+  // small neighbours share, what is being written.
+  std::atomic<uint64_t> unnamed_left_{0};
 
   // Guarded by mutex_.  Leaf lock.
   Mutex mutex_;

@@ -47,9 +47,10 @@ Status Materializer::move_out(const MaterializedRow& row, const Plan& plan) {
     if (portion.empty()) return {};
     CAKE_TRY(writer->sync());
     fault_point("unmaterialize.synced");
-    CAKE_TRY(store_.index().publish({}, writer->id(), writer->end()));
+    // Rows first: below the committed length, what no row names is anybody's to punch.
     CAKE_TRY(index_->move_out(portion));
     fault_point("unmaterialize.moved");
+    CAKE_TRY(store_.index().publish({}, writer->id(), writer->end()));
     portion.clear();
     return {};
   };

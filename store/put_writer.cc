@@ -105,10 +105,9 @@ Result<std::shared_ptr<PackWriter>> PutWriter::take_over(const Index::PackRow& r
 // Disk space for what comes next.
 Status PutWriter::take_room(std::span<const NewEntry> entries) {
   Evictor* const evictor = options_.evictor;
-  const uint64_t end = pack_->end_after(entries);
-  if (evictor == nullptr || !evictor->is_limited() || end <= reserved_end_) return {};
-  reserved_end_ = CAKE_TRY(evictor->reserve(pack_->file(), pack_->end(), end - pack_->end(),
-                                            [this] { publish_written(); }));
+  if (evictor == nullptr || !evictor->is_limited() || pack_->end_after(entries) <= reserved_end_)
+    return {};
+  reserved_end_ = CAKE_TRY(evictor->reserve(*pack_, entries, [this] { publish_written(); }));
   return {};
 }
 

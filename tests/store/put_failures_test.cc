@@ -72,6 +72,32 @@ TEST_F(PutFailures, StoreAgainAfterAFullDiskCondemnedThePack) {
     if (condemned.ends_with(row.name)) EXPECT_TRUE(row.sealed);
 }
 
+// A record of what was deduplicated is appended between the first try and the next.
+TEST_F(PutFailures, CutNothingOffThatIsCommitted) {
+  StoreFixture fixture(dir_.path());
+  const RowId content = fixture.content("x", kGiB);
+  const Buffer bytes = random_bytes(1, kMiB);
+  fixture.put(0, 0, bytes);
+  must(fixture.chunks().flush());
+  const Index::PackRow row = must(fixture.index().list_packs())[0];
+  // What was taken ahead is given back after a quiet second.
+  const SteadyTime until = steady_now() + Millis(60'000);
+  while (must(path_disk_bytes(only_pack())) > kMiB + 16 * kKiB && steady_now() < until)
+    std::this_thread::yield();
+  {
+    FailingCalls full(Call::allocate, ".pack", ENOSPC);
+    std::atomic<int> found{0};
+    for (uint64_t i = 0; i < 20; i++)
+      fixture.put(content, i, bytes, [&](const Digest&, Result<Location>) { found++; });
+    while (found < 20 && steady_now() < until) std::this_thread::yield();
+    fixture.put(content, 100, random_bytes(2, kMiB));
+    (void)fixture.chunks().flush();  // the chunk is not stored
+  }
+  const Index::PackRow now = must(fixture.index().find_pack(row.id)).value();
+  EXPECT_GT(now.committed_bytes, row.committed_bytes);
+  EXPECT_GE(must(must(File::open(only_pack(), File::Mode::read)).size()), now.committed_bytes);
+}
+
 TEST_F(PutFailures, ReadThroughThePageCacheWhereDirectReadsAreRefused) {
   StoreFixture fixture(dir_.path());
   const Buffer bytes = random_bytes(1, kMiB);
