@@ -116,7 +116,6 @@ void Committer::record_unnamed(const std::vector<PublishedExtent>& extents,
 // Without the sync, a power loss would bring back a row whose bytes are gone.
 void Committer::punch(const std::vector<Location>& unnamed) {
   Status done = index_.sync();
-  fault_point("index.synced");
   if (done) {
     const Result<uint64_t> punched = punch_entries(packs_, index_, unnamed);
     if (!punched) done = punched.error();

@@ -189,6 +189,7 @@ Result<uint64_t> Evictor::give_back_unnamed_locked(uint64_t named_bytes, uint64_
   const uint64_t blocks = CAKE_TRY(entry_pack_blocks(packs));
   const uint64_t unnamed = blocks - std::min(blocks, named_bytes);
   const uint64_t tolerated = std::min(space_.limits().cache_bytes / kUnnamedShare, kMaxUnnamed);
+  if (unnamed < unnamed_left_) unnamed_left_ = unnamed;
   if (unnamed <= unnamed_left_ + tolerated) return uint64_t{0};
   const uint64_t wanted = std::max(bytes, kMaxUnnamed);
   const uint64_t freed = CAKE_TRY(punch_unnamed(packs, index_, upkeep_, wanted));
