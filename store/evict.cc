@@ -137,16 +137,6 @@ std::shared_ptr<WholeFiles> Evictor::whole_files() {
   return whole_files_;
 }
 
-Result<std::vector<WholeFiles::Entry>> Evictor::evictable_files(const Reclaimer::Kept& kept) {
-  const std::shared_ptr<WholeFiles> files = whole_files();
-  if (files == nullptr) return std::vector<WholeFiles::Entry>();
-  std::vector<WholeFiles::Entry> entries = CAKE_TRY(files->list());
-  std::erase_if(entries, [&](const WholeFiles::Entry& entry) {
-    return std::binary_search(kept.contents.begin(), kept.contents.end(), entry.content);
-  });
-  return entries;
-}
-
 Result<Reclaimer::Gone> Evictor::evict(uint64_t bytes) {
   const File lock = CAKE_TRY(space_.lock(Deadline::after(kLockPatience)));
   return evict_locked(bytes, false);
@@ -211,8 +201,9 @@ Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
   };
   // Read again, or they would not have become what they are.
   constexpr unsigned kFileUses = 1;
+  const std::shared_ptr<WholeFiles> whole = whole_packs.empty() ? nullptr : whole_files();
   std::vector<WholeFiles::Entry> files;
-  if (!whole_packs.empty()) files = CAKE_TRY(evictable_files(kept));
+  if (whole != nullptr) files = CAKE_TRY(whole->list_evictable(kept.keys));
   for (const WholeFiles::Entry& file : files) plan.count(kFileUses, file.last_access, file.bytes);
   uint64_t rows = 0, named_bytes = 0;
   CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
@@ -239,7 +230,7 @@ Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
   };
   for (const WholeFiles::Entry& file : files)
     if (plan.takes(kFileUses, file.last_access, file.bytes))
-      sum.bytes += CAKE_TRY(whole_files()->evict(file.content));
+      sum.bytes += whole->evict(file.content);
   CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
     if (!may_go(row)) return {};
     if (!plan.takes(row.uses, row.last_access, Reclaimer::disk_bytes(row.location))) return {};

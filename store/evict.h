@@ -90,7 +90,6 @@ class Evictor {
   Result<uint64_t> try_reserve(const PackWriter& pack, std::span<const NewEntry> entries);
   Result<Reclaimer::Gone> evict_locked(uint64_t bytes, bool is_batch);
   Result<uint64_t> give_back_unnamed_locked(uint64_t named_bytes, uint64_t bytes);
-  Result<std::vector<WholeFiles::Entry>> evictable_files(const Reclaimer::Kept& kept);
   Result<double> learn_share();
   void run() EXCLUDES(mutex_);
   Status make_room_ahead();

@@ -50,9 +50,13 @@ Result<std::optional<File>> take_turn(const Store& store) {
 Materializer::Materializer(Store& store, std::unique_ptr<MaterializedIndex> index)
     : store_(store), packs_(store.directory() + "/packs"), index_(std::move(index)) {}
 
-Result<std::unique_ptr<Materializer>> Materializer::open(Store& store) {
+Result<std::unique_ptr<Materializer>> Materializer::connect(Store& store) {
   auto index = CAKE_TRY(MaterializedIndex::open(store.directory() + "/index.db"));
-  std::unique_ptr<Materializer> made(new Materializer(store, std::move(index)));
+  return std::unique_ptr<Materializer>(new Materializer(store, std::move(index)));
+}
+
+Result<std::unique_ptr<Materializer>> Materializer::open(Store& store) {
+  std::unique_ptr<Materializer> made = CAKE_TRY(connect(store));
   CAKE_TRY(made->recover());
   return made;
 }
@@ -77,13 +81,19 @@ Result<std::optional<Materializer::Plan>> Materializer::make_plan(RowId content)
 
 Result<Materializer::Outcome> Materializer::materialize(RowId content,
                                                         const MaterializeOptions& options) {
-  const std::optional<Plan> plan = CAKE_TRY(make_plan(content));
+  std::optional<Plan> plan = CAKE_TRY(make_plan(content));
   if (!plan || !plan->is_complete()) return Outcome::incomplete;
   if (plan->content.bytes < kLeastBytes) return Outcome::too_small;
   const std::optional<File> turn = CAKE_TRY(take_turn(store_));
   if (!turn) return Outcome::busy;
   const std::string name = raw_file_name(plan->content);
-  if (CAKE_TRY(index_->find(name))) return Outcome::already;
+  if (const auto there = CAKE_TRY(index_->find(name))) {
+    if (there->kind != PackKind::leaving) return Outcome::already;
+    // Something in it proved wrong, or its way out was cut short: out, and in anew.
+    if (!CAKE_TRY(take_out(*plan))) return Outcome::busy;
+    plan = CAKE_TRY(make_plan(content));
+    if (!plan || !plan->is_complete()) return Outcome::incomplete;
+  }
 
   const uint64_t needed = plan->content.bytes + options.min_free_bytes;
   if (const DiskSpace disk = CAKE_TRY(disk_space(packs_)); disk.free_bytes < needed)

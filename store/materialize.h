@@ -44,9 +44,16 @@ class Materializer {
     busy,     // another process is at it
     stopped,  // by should_stop
   };
+  // A materialized content.
+  struct Entry {
+    RowId content = 0;
+    uint64_t bytes = 0;
+  };
 
   // Finishes or undoes what killed processes left (recover()).  The store outlives this.
   static Result<std::unique_ptr<Materializer>> open(Store& store);
+  // The same but for recover(): for who makes room, and may have none yet.
+  static Result<std::unique_ptr<Materializer>> connect(Store& store);
 
   // Errors: no_space; corrupt (the bytes are not what the hub's hash says: nothing is changed).
   Result<Outcome> materialize(RowId content, const MaterializeOptions& options);
@@ -58,18 +65,21 @@ class Materializer {
   Result<bool> is_materialized(const ContentRow& content);
 
   // False: there is none, or it is in use (open in passthrough).
-  // Chunks go back into ordinary packs, encoded.
+  // Chunks go back into ordinary packs, encoded.  no_space: nothing is changed.
   Result<bool> unmaterialize(RowId content);
-  // Chunks are dropped: for when there is no room.  Answers the bytes that came free.
+  // Chunks are dropped: for when there is no room.  Those that pinned or open contents share go
+  // into ordinary packs, if they are few; else the file stays.  Answers the bytes that came free.
   Result<uint64_t> evict(RowId content);
+  // Whether evict() would let it go while these chunks (digest_key, sorted) are kept.
+  Result<bool> is_evictable(const Entry& entry, const std::vector<uint64_t>& kept);
+  // The same for a content that is removed: what `staying` or pinned or open contents share is
+  // moved, whatever that takes; without room for it, only what the latter do.  nullopt: it stays.
+  Result<std::optional<uint64_t>> forget(RowId content, const std::vector<uint64_t>& staying);
 
-  // All materialized contents.
-  struct Entry {
-    RowId content = 0;
-    uint64_t bytes = 0;
-  };
   Result<std::vector<Entry>> list();
 
+  // What fails is logged: one bad file keeps no store from being opened, and no other file from
+  // being looked after.
   Status recover();
 
  private:
@@ -83,11 +93,20 @@ class Materializer {
   Status move_in(const MaterializedRow& row, const Plan& plan);
   void punch(const std::vector<Location>& left);
   Result<std::optional<Held>> hold(const ContentRow& content);
-  Status move_out(const MaterializedRow& row, const Plan& plan);
+  struct Leave;
+  Result<bool> take_out(const Plan& plan);
+  Result<std::optional<uint64_t>> leave(const Plan& plan, const Leave& how);
+  Result<std::optional<uint64_t>> drop_file(const MaterializedRow& row, const Plan& plan,
+                                            const Leave& how);
+  Status check_room(uint64_t bytes) const;
+  Status move_out(const MaterializedRow& row, const Plan& plan, const Leave& how);
+  Status move_chunks(std::optional<PackWriter>& writer, const MaterializedRow& row,
+                     const Plan& plan, const Leave& how);
   Result<MovedChunk> append_chunk(PackWriter& writer, const Plan& plan, uint64_t ordinal,
                                   const Digest& content, const Location& from, ByteSpan plain);
   Status remove(const MaterializedRow& row);
   Status recover_row(const MaterializedRow& row);
+  Status recover_leaving(const MaterializedRow& row, const Plan& plan);
   Status recover_file(const std::string& name);
   Result<bool> adopt(const std::string& name, const File& file, Plan& plan);
   std::string path_of(const std::string& name) const;

@@ -7,14 +7,24 @@
 
 namespace cake {
 
+namespace {
+
+// What is finished at once, while somebody waits for the store to be opened.
+constexpr uint64_t kFinishedAtOnce = 256 * kMiB;
+
+}  // namespace
+
 Status Materializer::recover() {
   const std::optional<File> turn = CAKE_TRY(take_turn(store_));
   if (!turn) return {};  // its holder lives, and did this
+  const auto note = [&](const std::string& name, const Status& done) {
+    if (!done) log_warn(done.error().with("recovering " + path_of(name)).message);
+  };
   for (const std::string& name : CAKE_TRY(list_directory(packs_))) {
-    if (name.ends_with(kRawPartSuffix)) CAKE_TRY(remove_file(path_of(name)));
-    if (name.ends_with(kRawSuffix) && !CAKE_TRY(index_->find(name))) CAKE_TRY(recover_file(name));
+    if (name.ends_with(kRawPartSuffix)) note(name, remove_file(path_of(name)));
+    if (name.ends_with(kRawSuffix) && !CAKE_TRY(index_->find(name))) note(name, recover_file(name));
   }
-  for (const MaterializedRow& row : CAKE_TRY(index_->list())) CAKE_TRY(recover_row(row));
+  for (const MaterializedRow& row : CAKE_TRY(index_->list())) note(row.name, recover_row(row));
   return {};
 }
 
@@ -28,8 +38,28 @@ Status Materializer::recover_row(const MaterializedRow& row) {
   const std::optional<Plan> plan = content ? CAKE_TRY(make_plan(*content)) : std::nullopt;
   if (!plan) return remove(row);
   if (row.kind == PackKind::arriving) return move_in(row, *plan);
-  CAKE_TRY(move_out(row, *plan));
-  return remove(row);
+  return recover_leaving(row, *plan);
+}
+
+// It is read chunk by chunk as long as it is `leaving`, so nothing is wrong with leaving it so:
+// what is large goes when it is evicted, removed, repaired, or materialized again.
+Status Materializer::recover_leaving(const MaterializedRow& row, const Plan& plan) {
+  uint64_t bytes = 0, elsewhere = 0;
+  for (const std::optional<Location>& location : plan.locations) {
+    if (location && location->pack == row.pack)
+      bytes += location->plain_bytes;
+    else
+      elsewhere++;
+  }
+  // Nothing had left it.  (A chunk that proved wrong has: such a file does not become what it was.)
+  if (elsewhere == 0) return index_->set_kind(row.pack, PackKind::materialized);
+  if (bytes > kFinishedAtOnce) {
+    log_info(cat(path_of(row.name), " has ", bytes, " bytes left to move out: later"));
+    return {};
+  }
+  // Somebody may have it open: chunks that prove wrong make it leave under him.
+  CAKE_TRY(take_out(plan));
+  return {};
 }
 
 // A file that the index does not know: its writer was killed just before it said so, or the index
@@ -74,21 +104,39 @@ class StoreWholeFiles final : public WholeFiles {
   explicit StoreWholeFiles(Store& store) : store_(store) {}
 
   Result<std::vector<Entry>> list() override {
-    const auto materializer = CAKE_TRY(Materializer::open(store_));
-    std::vector<Entry> entries;
-    for (const Materializer::Entry& entry : CAKE_TRY(materializer->list()))
-      if (const auto row = CAKE_TRY(store_.index().find_content(entry.content)))
-        entries.push_back({entry.content, entry.bytes, row->last_access});
-    return entries;
+    return list_if([](Materializer&, const Materializer::Entry&) -> Result<bool> { return true; });
   }
-  Result<uint64_t> evict(RowId content) override {
-    return CAKE_TRY(Materializer::open(store_))->evict(content);
+  Result<std::vector<Entry>> list_evictable(const Keys& kept) override {
+    return list_if([&](Materializer& materializer, const Materializer::Entry& entry) {
+      return materializer.is_evictable(entry, kept);
+    });
   }
-  Result<bool> unmaterialize(RowId content) override {
-    return CAKE_TRY(Materializer::open(store_))->unmaterialize(content);
+  uint64_t evict(RowId content) override {
+    const Result<uint64_t> freed = try_evict(content);
+    if (!freed) log_warn(freed.error().with(cat("evicting whole file ", content)).message);
+    return freed ? *freed : 0;
+  }
+  Result<std::optional<uint64_t>> remove(RowId content, const Keys& staying) override {
+    return CAKE_TRY(Materializer::connect(store_))->forget(content, staying);
   }
 
  private:
+  using Filter = std::function<Result<bool>(Materializer&, const Materializer::Entry&)>;
+
+  Result<std::vector<Entry>> list_if(const Filter& filter) {
+    const auto materializer = CAKE_TRY(Materializer::connect(store_));
+    std::vector<Entry> entries;
+    for (const Materializer::Entry& entry : CAKE_TRY(materializer->list())) {
+      if (!CAKE_TRY(filter(*materializer, entry))) continue;
+      if (const auto row = CAKE_TRY(store_.index().find_content(entry.content)))
+        entries.push_back({entry.content, entry.bytes, row->last_access});
+    }
+    return entries;
+  }
+  Result<uint64_t> try_evict(RowId content) {
+    return CAKE_TRY(Materializer::connect(store_))->evict(content);
+  }
+
   Store& store_;
 };
 

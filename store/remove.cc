@@ -37,6 +37,7 @@ bool has_key(const std::vector<uint64_t>& keys, const Digest& digest) {
 struct Plan {
   std::vector<RemovalTarget> targets;  // names that go
   Ids contents;                        // recipes that go
+  std::vector<uint64_t> staying_keys;  // digest_key of what other names lead to
   std::vector<ChunkRow> rows;          // chunks that go
   Reclaimer::Kept kept;
   Removed sum;
@@ -58,10 +59,10 @@ class Planner {
     const Ids gone = without(doomed, staying);
     plan.contents = without(gone, leased);
     const std::vector<uint64_t> doomed_keys = CAKE_TRY(upkeep_.digest_keys(gone));
-    const std::vector<uint64_t> staying_keys = CAKE_TRY(upkeep_.digest_keys(staying));
+    plan.staying_keys = CAKE_TRY(upkeep_.digest_keys(staying));
     const std::vector<uint64_t> open_keys = CAKE_TRY(upkeep_.digest_keys(leased));
     CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
-      if (!has_key(doomed_keys, row.digest) || has_key(staying_keys, row.digest)) return {};
+      if (!has_key(doomed_keys, row.digest) || has_key(plan.staying_keys, row.digest)) return {};
       add(plan, row, open_keys);
       return {};
     }));
@@ -201,20 +202,32 @@ Status carry_out(Store& store, Plan& plan) {
   return store.upkeep().forget_contents(plan.contents);
 }
 
-// Before rows are dropped: chunks of files kept whole move into ordinary packs, where they can go
-// one by one while others share them.
-Status let_whole_files_go(Store& store, std::span<const RemovalTarget> targets) {
-  if (CAKE_TRY(store.upkeep().whole_packs()).empty()) return {};
+// What became of files kept whole that only the targets name.
+struct WholeGone {
+  uint64_t bytes = 0;
+  Ids staying;  // keep their recipes as well, without which nobody could take them apart
+};
+
+// Before rows are dropped, and without space.lock: what others share of such files is copied.
+Result<WholeGone> let_whole_files_go(Store& store, std::span<const RemovalTarget> targets) {
+  WholeGone gone;
+  if (CAKE_TRY(store.upkeep().whole_packs()).empty()) return gone;
   const std::shared_ptr<WholeFiles> files = store.evictor().whole_files();
-  if (files == nullptr) return {};
-  const Ids contents = CAKE_TRY(Planner(store).of_targets(targets)).contents;
-  for (const WholeFiles::Entry& file : CAKE_TRY(files->list()))
-    if (std::binary_search(contents.begin(), contents.end(), file.content))
-      CAKE_TRY(files->unmaterialize(file.content));
-  return {};
+  if (files == nullptr) return gone;
+  const Plan plan = CAKE_TRY(Planner(store).of_targets(targets));
+  for (const WholeFiles::Entry& file : CAKE_TRY(files->list())) {
+    if (!std::binary_search(plan.contents.begin(), plan.contents.end(), file.content)) continue;
+    const auto freed = CAKE_TRY(files->remove(file.content, plan.staying_keys));
+    if (freed)
+      gone.bytes += *freed;
+    else
+      gone.staying.push_back(file.content);
+  }
+  sort_unique(gone.staying);
+  return gone;
 }
 
-// Files kept whole that were last opened before the prune's age, and are not kept.
+// Files kept whole that were last opened before the prune's age, and that nothing kept needs.
 Result<std::vector<WholeFiles::Entry>> old_whole_files(Store& store, const PruneOptions& options) {
   std::vector<WholeFiles::Entry> old;
   if (!options.max_age_s || CAKE_TRY(store.upkeep().whole_packs()).empty()) return old;
@@ -222,10 +235,8 @@ Result<std::vector<WholeFiles::Entry>> old_whole_files(Store& store, const Prune
   if (files == nullptr) return old;
   const Reclaimer::Kept kept = CAKE_TRY(store.evictor().reclaimer().kept());
   const int64_t oldest = unix_now() - *options.max_age_s;
-  for (const WholeFiles::Entry& file : CAKE_TRY(files->list()))
-    if (file.last_access < oldest &&
-        !std::binary_search(kept.contents.begin(), kept.contents.end(), file.content))
-      old.push_back(file);
+  for (const WholeFiles::Entry& file : CAKE_TRY(files->list_evictable(kept.keys)))
+    if (file.last_access < oldest) old.push_back(file);
   return old;
 }
 
@@ -237,12 +248,14 @@ Result<Removed> plan_removal(Store& store, std::span<const RemovalTarget> target
 
 Result<Removed> remove_targets(Store& store, std::span<const RemovalTarget> targets) {
   Removed sum;
-  CAKE_TRY(let_whole_files_go(store, targets));
+  const WholeGone whole = CAKE_TRY(let_whole_files_go(store, targets));
   {
     const File lock = CAKE_TRY(store.evictor().space().lock(Deadline::after(kLockPatience)));
     Plan plan = CAKE_TRY(Planner(store).of_targets(targets));
+    plan.contents = without(plan.contents, whole.staying);
     CAKE_TRY(carry_out(store, plan));
     sum = plan.sum;
+    sum.bytes += whole.bytes;
   }
   // Without the lock, which this store's writer may want first.
   CAKE_TRY(store.chunks().flush());
@@ -264,18 +277,20 @@ Result<Removed> plan_prune(Store& store, const PruneOptions& options) {
 Result<Removed> prune(Store& store, const PruneOptions& options) {
   uint64_t whole_bytes = 0;
   for (const WholeFiles::Entry& file : CAKE_TRY(old_whole_files(store, options)))
-    whole_bytes += CAKE_TRY(store.evictor().whole_files()->evict(file.content));
+    whole_bytes += store.evictor().whole_files()->evict(file.content);
+  WholeGone whole;
   if (options.detached) {
     const std::vector<RemovalTarget> targets = CAKE_TRY(Planner(store).detached());
-    CAKE_TRY(let_whole_files_go(store, targets));
+    whole = CAKE_TRY(let_whole_files_go(store, targets));
   }
   Removed sum;
   {
     const File lock = CAKE_TRY(store.evictor().space().lock(Deadline::after(kLockPatience)));
     Plan plan = CAKE_TRY(Planner(store).of_prune(options));
+    plan.contents = without(plan.contents, whole.staying);
     CAKE_TRY(carry_out(store, plan));
     sum = plan.sum;
-    sum.bytes += whole_bytes;
+    sum.bytes += whole_bytes + whole.bytes;
   }
   CAKE_TRY(store.chunks().flush());
   if (options.max_bytes) {

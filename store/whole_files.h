@@ -2,6 +2,7 @@
 // a file that the kernel may have mapped for readers, so they go with it, and never by themselves.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "store/index.h"
@@ -17,12 +18,21 @@ class WholeFiles {
     int64_t last_access = 0;  // Unix seconds
   };
 
+  // digest_key of chunks, sorted.
+  using Keys = std::vector<uint64_t>;
+
   virtual ~WholeFiles() = default;
   virtual Result<std::vector<Entry>> list() = 0;
-  // Drops the file and its chunks; answers the bytes that came free, 0 when it is in use.
-  virtual Result<uint64_t> evict(RowId content) = 0;
-  // Moves its chunks into ordinary packs, and drops it; false when it is in use.
-  virtual Result<bool> unmaterialize(RowId content) = 0;
+  // Those that evict() would let go while these chunks are kept.
+  virtual Result<std::vector<Entry>> list_evictable(const Keys& kept) = 0;
+  // Drops the file and its chunks, but for what pinned or open contents share.  Answers the bytes
+  // that came free; 0 when it stays: in use, needed, or damaged (which is logged: one bad file
+  // keeps no other from going).
+  virtual uint64_t evict(RowId content) = 0;
+  // For a content whose names go: drops the file and its chunks, but for those of `staying` (for
+  // whose copies there may be no room: then they are dropped too) and of pinned or open contents.
+  // Answers the bytes that came free; nullopt when it stays: in use, or there is no room.
+  virtual Result<std::optional<uint64_t>> remove(RowId content, const Keys& staying) = 0;
 };
 
 }  // namespace cake

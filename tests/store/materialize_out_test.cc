@@ -1,0 +1,220 @@
+#include <gtest/gtest.h>
+
+#include "store/coverage.h"
+#include "store/evict.h"
+#include "store/materialize.h"
+#include "store/remove.h"
+#include "tests/support/content_fixture.h"
+#include "tests/support/names.h"
+#include "tests/support/temp_dir.h"
+
+namespace cake {
+namespace {
+
+constexpr uint64_t kChunks = 8;
+
+// Two files of 8 chunks, of which the second has its first `shared` from the first.
+class MaterializeOutTest : public testing::Test {
+ protected:
+  void open(uint64_t cache_bytes = 0) {
+    store_.reset();
+    StoreOptions options = small_store_options(dir_.path());
+    options.cache_size = std::nullopt;
+    if (cache_bytes > 0) options.cache_size = PercentSize{false, cache_bytes};
+    store_ = must(Store::open(options, metrics_));
+    must(recover_materialized(*store_));
+  }
+
+  void fill(uint64_t shared) {
+    {
+      StoreFixture fixture(dir_.path());
+      const Buffer bytes = random_bytes(1, kChunks * kMiB);
+      Buffer other = random_bytes(2, kChunks * kMiB);
+      std::copy_n(bytes.begin(), shared * kMiB, other.begin());
+      first_ = true_content(fixture.store(), kSource, "first.bin", bytes);
+      second_ = true_content(fixture.store(), kSource, "second.bin", other);
+      store_bytes(fixture, first_, bytes);
+      store_bytes(fixture, second_, other);
+      const auto hot = must(Materializer::open(fixture.store()));
+      EXPECT_EQ(must(hot->materialize(first_.id, {})), Materializer::Outcome::done);
+    }
+    open();
+  }
+
+  void pin(const ContentRow& content) {
+    const RowId repo = must(store_->index().get_repo(kSource, {RepoType::model, "org/name"}));
+    must(store_->index().put_pin(repo, content.commit, unix_now()));
+  }
+  RemovalTarget target(const ContentRow& content) {
+    return {kSource, *must(store_->index().find_repo(kSource, content.repo)), content.commit};
+  }
+  // Of the content, in MiB.
+  uint64_t missing(const ContentRow& content) {
+    uint64_t sum = 0;
+    for (const ByteRange& range : must(missing_ranges(store_->index(), content)))
+      sum += range.length;
+    return sum / kMiB;
+  }
+  std::unique_ptr<MaterializedIndex> rows() {
+    return must(MaterializedIndex::open(dir_ / "index.db"));
+  }
+  bool has_raw_file() {
+    for (const std::string& name : must(list_directory(dir_ / "packs")))
+      if (name.find(".raw") != std::string::npos) return true;
+    return false;
+  }
+  // As a process that was killed when it had moved some chunks out.
+  void leave_half_moved() {
+    const MaterializedRow row = must(rows()->list())[0];
+    const auto digests = must(store_->index().find_digests(first_.id, 0, 1));
+    const Location from = *must(store_->index().find_chunks(digests))[0];
+    auto pack = must(create_pack(dir_ / "packs", store_->index()));
+    PackWriter writer(std::move(pack));
+    const ChunkPtr chunk = must(store_->chunks().read(from));
+    EntryHeader header;
+    header.payload_bytes = header.plain_bytes = from.plain_bytes;
+    header.checksum = from.checksum;
+    header.digest = digests[0];
+    const NewEntry entry{header, chunk->bytes()};
+    Location to = from;
+    to.offset = must(writer.append({&entry, 1}, PackWriter::Way::through_cache))[0];
+    to.pack = writer.id();
+    must(store_->index().publish({}, writer.id(), writer.end()));
+    const MovedChunk moved{digests[0], from, to};
+    must(rows()->move_out({&moved, 1}));
+    must(rows()->set_kind(row.pack, PackKind::leaving));
+  }
+
+  TempDir dir_;
+  Metrics metrics_;
+  std::unique_ptr<Store> store_;
+  ContentRow first_, second_;
+};
+
+// The rows of what two files share point into the whole file of one of them.
+TEST_F(MaterializeOutTest, EvictionSparesAFileThatAPinnedOneShares) {
+  fill(7);
+  pin(second_);
+  (void)must(store_->evictor().evict(kGiB));
+  EXPECT_EQ(missing(second_), 0u);
+  EXPECT_EQ(missing(first_), 0u);
+}
+
+TEST_F(MaterializeOutTest, EvictionSparesAFileThatAnOpenOneShares) {
+  fill(7);
+  const LeaseHold lease(store_->lease(), second_.id);
+  (void)must(store_->evictor().evict(kGiB));
+  EXPECT_EQ(missing(second_), 0u);
+}
+
+TEST_F(MaterializeOutTest, EvictionMovesTheLittleThatAPinnedFileShares) {
+  fill(2);
+  pin(second_);
+  (void)must(store_->evictor().evict(kGiB));
+  EXPECT_EQ(missing(second_), 0u);
+  EXPECT_EQ(missing(first_), kChunks - 2);
+  EXPECT_FALSE(has_raw_file());
+}
+
+TEST_F(MaterializeOutTest, PruningSparesWhatThePinnedShare) {
+  fill(7);
+  pin(second_);
+  PruneOptions options;
+  options.max_age_s = 1;
+  (void)must(prune(*store_, options));
+  EXPECT_EQ(missing(second_), 0u);
+}
+
+TEST_F(MaterializeOutTest, RemovalKeepsWhatOthersShare) {
+  fill(7);
+  const RemovalTarget gone = target(first_);
+  (void)must(remove_targets(*store_, {&gone, 1}));
+  EXPECT_EQ(missing(second_), 0u);
+  EXPECT_FALSE(has_raw_file());
+}
+
+TEST_F(MaterializeOutTest, RemovalNeedsNoRoomForWhatNobodyShares) {
+  fill(0);
+  open(kMiB);  // less than there is already
+  const RemovalTarget gone = target(first_);
+  const Removed removed = must(remove_targets(*store_, {&gone, 1}));
+  EXPECT_GE(removed.bytes, kChunks * kMiB);
+  EXPECT_FALSE(has_raw_file());
+  EXPECT_EQ(missing(second_), 0u);
+}
+
+TEST_F(MaterializeOutTest, RemovalFromAFullStoreDropsWhatItCannotMove) {
+  fill(7);
+  open(kMiB);
+  const RemovalTarget gone = target(first_);
+  (void)must(remove_targets(*store_, {&gone, 1}));
+  EXPECT_FALSE(has_raw_file());
+  EXPECT_EQ(missing(second_), 7u);
+}
+
+TEST_F(MaterializeOutTest, RemovalFromAFullStoreSparesWhatThePinnedShare) {
+  fill(7);
+  pin(second_);
+  open(kMiB);
+  const RemovalTarget gone = target(first_);
+  (void)must(remove_targets(*store_, {&gone, 1}));
+  EXPECT_EQ(missing(second_), 0u);
+  EXPECT_TRUE(has_raw_file());
+  // It can go once there is room to move in.
+  open();
+  const auto hot = must(Materializer::open(*store_));
+  EXPECT_TRUE(must(hot->unmaterialize(first_.id)));
+  EXPECT_EQ(missing(second_), 0u);
+}
+
+TEST_F(MaterializeOutTest, TakesNoMoreRoomThanThereIs) {
+  fill(0);
+  open(2 * kChunks * kMiB + 4 * kMiB);
+  const auto hot = must(Materializer::open(*store_));
+  const auto done = hot->unmaterialize(first_.id);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().code, Errc::no_space);
+  EXPECT_TRUE(must(hot->open_file(first_)));
+}
+
+// A store in which nothing can be written is opened, read and evicted from all the same.
+TEST_F(MaterializeOutTest, AKillOnAFullDiskKeepsNobodyOut) {
+  fill(0);
+  leave_half_moved();
+  open(kMiB);
+  EXPECT_EQ(missing(first_), 0u);
+  EXPECT_FALSE(must(must(Materializer::open(*store_))->open_file(first_)));
+  (void)must(store_->evictor().evict(kGiB));
+  EXPECT_FALSE(has_raw_file());
+  EXPECT_EQ(missing(first_), kChunks);
+}
+
+TEST_F(MaterializeOutTest, AFileThatNothingHasLeftBecomesWhatItWas) {
+  fill(0);
+  must(rows()->set_kind(must(rows()->list())[0].pack, PackKind::leaving));
+  open(kMiB);
+  EXPECT_TRUE(must(must(Materializer::open(*store_))->open_file(first_)));
+}
+
+TEST_F(MaterializeOutTest, GoesInAnewWhatWasOnItsWayOut) {
+  fill(0);
+  leave_half_moved();
+  const auto hot = must(Materializer::connect(*store_));
+  EXPECT_EQ(must(hot->materialize(first_.id, {})), Materializer::Outcome::done);
+  EXPECT_TRUE(must(hot->open_file(first_)));
+  EXPECT_EQ(missing(first_), 0u);
+}
+
+// A recipe that does not parse is the file's own trouble.
+TEST_F(MaterializeOutTest, ADamagedRecipeKeepsNobodyOut) {
+  fill(0);
+  must(rows()->set_kind(must(rows()->list())[0].pack, PackKind::leaving));
+  must(store_->index().drop_recipe(first_.id));
+  must(store_->index().put_recipe(first_.id, {Cutter::safetensors, Buffer(3)}));
+  open();
+  (void)must(store_->evictor().evict(kGiB));
+  EXPECT_EQ(missing(second_), kChunks);
+}
+
+}  // namespace
+}  // namespace cake
