@@ -44,7 +44,7 @@ class FileProof {
   bool is_stopping() const EXCLUDES(mutex_);
   // After each chunk: while others are being stored, a load is under way and this lets it pass.
   void give_way() EXCLUDES(mutex_);
-  Status prove_all();
+  Status prove_some();
   Status prove(RowId id);
   Status replace(const ContentRow& content);
   Status fetch_again(const ContentRow& content);
@@ -62,6 +62,7 @@ class FileProof {
   // Confined to the thread.
   std::set<RowId> rejected_;  // once already
   uint64_t stored_before_ = 0;
+  RowId proved_to_ = 0;  // where the next round goes on; 0: all were looked at
 
   // Guarded by mutex_.  Leaf lock.
   mutable Mutex mutex_;

@@ -184,21 +184,21 @@ class Index {
   // By what packs call it (content_pack_name).
   Result<std::optional<RowId>> find_content_by_name(const Digest& name);
   Status set_verification(RowId content, Verification verification);
-  // Every extent is known, and the whole-file hash was not compared yet.
-  Result<std::vector<RowId>> list_unverified(size_t limit);
+  // Every extent is known (though its chunk may be evicted), and the whole-file hash was not
+  // compared yet; those behind `after`, in order.
+  Result<std::vector<RowId>> list_unverified(RowId after, size_t limit);
   // Contents with at least one known extent.
   Result<std::vector<RowId>> list_known_contents();
   // Other rows whose bytes are the same: a hash of theirs is this one's, and was verified here.
   Result<std::vector<RowId>> find_twins(const ContentRow& content);
-  // Batched by the caller.
-  Status touch_contents(std::span<const RowId> contents, int64_t now);
 
   Result<std::optional<RecipeRow>> find_recipe(RowId content);
   // First writer wins: when a recipe is there already it is left alone.
   Status put_recipe(RowId content, const RecipeRow& recipe);
   // `count` digests from ordinal `first`; zero where unknown.
   Result<std::vector<Digest>> find_digests(RowId content, uint64_t first, uint64_t count);
-  // Forgets digests that proved wrong (content verification): they become zero.
+  // Forgets digests that proved wrong (content verification): they become zero.  This and
+  // drop_recipe() forget the verification too: it was of the digests that go.
   Status drop_digests(RowId content, std::span<const uint64_t> ordinals);
   // Forgets cut and digests: the whole file proved wrong, so its head may be.
   Status drop_recipe(RowId content);
@@ -213,7 +213,8 @@ class Index {
   // What was committed so far, by any process, is on the disk when it returns: no power loss takes
   // it back.
   Status sync();
-  // A location proved false (checksum, short file): its row is removed if it still says so.
+  // A location proved false (checksum, short file): its row is removed if it still says so.  A
+  // materialized file in which it lay is `leaving` from then on (materialized_index.h).
   Status drop_chunk(const Digest& digest, const Location& location);
 
   struct PackRow {

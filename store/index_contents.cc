@@ -54,15 +54,16 @@ Result<std::vector<RowId>> row_ids(Statement& rows) {
 
 }  // namespace
 
-Result<std::vector<RowId>> Index::list_unverified(size_t limit) {
+Result<std::vector<RowId>> Index::list_unverified(RowId after, size_t limit) {
   MutexLock lock(connections_->read_mutex);
   // From the segments, of which there are few, to the contents.
   Statement rows = connections_->reader->prepare(
       "SELECT content.id FROM (SELECT content, sum(known_bytes) AS bytes FROM recipe_segment"
-      " GROUP BY content) AS known JOIN content ON content.id = known.content"
+      " WHERE content > ?3 GROUP BY content) AS known JOIN content ON content.id = known.content"
       " WHERE content.verified = 0 AND known.bytes = content.bytes"
-      " AND (content.sha256 <> '' OR content.kind = ?2) LIMIT ?1");
-  rows.bind(limit, ContentKind::git_blob);
+      " AND (content.sha256 <> '' OR content.kind = ?2)"
+      " ORDER BY content.id LIMIT ?1");
+  rows.bind(limit, ContentKind::git_blob, after);
   return row_ids(rows);
 }
 
@@ -94,16 +95,6 @@ Result<std::vector<RowId>> Index::find_twins(const ContentRow& content) {
   if (content.key.kind == ContentKind::git_blob)
     CAKE_TRY(add(ContentKind::git_blob, content.key.id));
   return twins;
-}
-
-Status Index::touch_contents(std::span<const RowId> contents, int64_t now) {
-  MutexLock lock(connections_->write_mutex);
-  Transaction transaction =
-      CAKE_TRY(Transaction::begin(*connections_->writer, Transaction::Kind::write));
-  Statement statement = connections_->writer->prepare(
-      "UPDATE content SET last_access = max(last_access, ?2) WHERE id = ?1");
-  for (const RowId id : contents) CAKE_TRY(statement.bind(id, now).run());
-  return transaction.commit();
 }
 
 }  // namespace cake

@@ -84,6 +84,11 @@ Result<Extents> cut_again(Connection& db, RowId content) {
 
 }  // namespace
 
+Status forget_verification(Connection& db, RowId content) {
+  Statement forget = db.prepare("UPDATE content SET verified = ?2 WHERE id = ?1");
+  return forget.bind(content, Verification::unknown).run();
+}
+
 // --- Digests, with a publication ---
 
 namespace {
@@ -176,6 +181,7 @@ Status Index::drop_digests(RowId content, std::span<const uint64_t> ordinals) {
                     ordinal < extents.count() ? extents.at(ordinal).length : 0);
     CAKE_TRY(segment.save(db));
   }
+  CAKE_TRY(forget_verification(db, content));
   return transaction.commit();
 }
 
@@ -188,6 +194,7 @@ Status Index::drop_recipe(RowId content) {
     Statement statement = db.prepare(sql);
     CAKE_TRY(statement.bind(content).run());
   }
+  CAKE_TRY(forget_verification(db, content));
   return transaction.commit();
 }
 

@@ -1,4 +1,4 @@
-// What a publication adds to recipes.
+// What a publication adds to recipes, and what goes with their digests.
 #pragma once
 
 #include <span>
@@ -12,5 +12,8 @@ namespace cake {
 // segments are read, changed and written back.  A damaged segment, and an ordinal that cannot be,
 // are logged and left out.
 Status merge_digests(Connection& db, std::span<const PublishedExtent> extents);
+
+// Within a transaction that takes digests away: what the hash of the whole said, it said of these.
+Status forget_verification(Connection& db, RowId content);
 
 }  // namespace cake

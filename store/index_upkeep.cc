@@ -5,6 +5,7 @@
 
 #include "store/base/clock.h"
 #include "store/index_connections.h"
+#include "store/index_recipes.h"
 #include "store/index_rows.h"
 
 namespace cake {
@@ -198,10 +199,13 @@ Result<Status> IndexUpkeep::check_segments(RowId content, bool repairs) {
   if (wrong.empty()) return Status();
   if (repairs) {
     MutexLock lock(connections_->write_mutex);
-    Statement drop = connections_->writer->prepare(
-        "DELETE FROM recipe_segment WHERE content = ?1 AND segment = ?2");
+    Connection& db = *connections_->writer;
+    Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
+    Statement drop = db.prepare("DELETE FROM recipe_segment WHERE content = ?1 AND segment = ?2");
     // Digests are learnt again with the next read; a sum that was wrong says one of them may be.
     for (const Wrong& row : wrong) CAKE_TRY(drop.bind(content, row.segment).run());
+    CAKE_TRY(forget_verification(db, content));
+    CAKE_TRY(transaction.commit());
   }
   return Status(Error{Errc::corrupt, cat("recipe of content ", content, ": ", wrong.size(),
                                          " segment(s) do not add up")});
@@ -373,11 +377,12 @@ Result<std::vector<uint32_t>> IndexUpkeep::whole_packs() {
   return packs;
 }
 
-Status IndexUpkeep::drop_pack(uint32_t id) {
+Result<bool> IndexUpkeep::drop_pack(uint32_t id) {
   MutexLock lock(connections_->write_mutex);
   Statement drop = connections_->writer->prepare(
       "DELETE FROM pack WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM chunk WHERE pack = ?1)");
-  return drop.bind(id).run();
+  CAKE_TRY(drop.bind(id).run());
+  return connections_->writer->changes() > 0;
 }
 
 Status IndexUpkeep::shorten_pack(uint32_t id, uint64_t committed_bytes) {

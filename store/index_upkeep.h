@@ -93,7 +93,8 @@ class IndexUpkeep {
   // --- packs ---
   // Ids of those that are files kept whole (materialized_index.h); sorted.
   Result<std::vector<uint32_t>> whole_packs();
-  Status drop_pack(uint32_t id);
+  // False while a chunk row leads into it.
+  Result<bool> drop_pack(uint32_t id);
   // A pack that ends before what is indexed of it: sealed, with this length.
   Status shorten_pack(uint32_t id, uint64_t committed_bytes);
   // PRAGMA integrity_check: lines that name what is wrong; empty when nothing is.

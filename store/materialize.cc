@@ -11,6 +11,7 @@
 #include "store/pack.h"
 #include "store/pack_record.h"
 #include "store/recipe.h"
+#include "store/verify.h"
 
 namespace cake {
 
@@ -21,19 +22,6 @@ constexpr uint64_t kBatchBytes = 8 * kMiB;
 // Made durable and dropped from the page cache together: whoever reads meanwhile keeps his pages.
 constexpr uint64_t kSyncBytes = 64 * kMiB;
 constexpr size_t kSegmentItems = 1024;
-
-struct Proof {
-  FileHash kind = FileHash::sha256;
-  std::string wanted;  // hex; empty: nothing to compare with
-};
-
-Proof proof_of(const ContentRow& content) {
-  if (content.verified) return {};
-  if (!content.ids.sha256.empty()) return {FileHash::sha256, content.ids.sha256};
-  if (content.key.kind == ContentKind::git_blob)
-    return {FileHash::git_blob_sha1, content.ids.git_oid};
-  return {};
-}
 
 }  // namespace
 
@@ -131,9 +119,10 @@ Result<Materializer::Outcome> Materializer::materialize(RowId content,
 
 Result<Materializer::Outcome> Materializer::write_copy(const Plan& plan, const File& out,
                                                        const MaterializeOptions& options) {
-  const Proof proof = proof_of(plan.content);
+  const std::optional<WholeHash> hash =
+      plan.content.verified ? std::nullopt : whole_hash(plan.content);
   std::optional<FileHasher> hasher;
-  if (!proof.wanted.empty()) hasher.emplace(proof.kind, plan.content.bytes);
+  if (hash) hasher.emplace(hash->kind, plan.content.bytes);
   std::vector<ChunkPtr> batch;
   uint64_t written = 0, synced = 0, pending = 0;
   const auto write_batch = [&]() -> Status {
@@ -170,7 +159,7 @@ Result<Materializer::Outcome> Materializer::write_copy(const Plan& plan, const F
     if (options.on_progress) options.on_progress(written);
   }
   if (!hasher) return Outcome::done;
-  if (hasher->finish_hex() != proof.wanted)
+  if (hasher->finish_hex() != hash->hex)
     return Error{Errc::corrupt,
                  cat(plan.content.path, ": the cached bytes do not have the hub's hash")};
   CAKE_TRY(store_.index().set_verification(plan.content.id, Verification::verified));

@@ -19,6 +19,8 @@ class Check {
     if (content_.bytes > 0) {
       const std::optional<Recipe> recipe = CAKE_TRY(load_recipe(store_.index(), content_));
       if (!recipe) return result_;
+      if (options_.only_whole && !CAKE_TRY(missing_ranges(store_.index(), content_)).empty())
+        return result_;
       CAKE_TRY(each_extent(store_.index(), content_, *recipe,
                            [&](const KnownExtent& known) -> Status { return take(known); }));
     }
@@ -96,8 +98,7 @@ Result<ContentCheck> check_content(Store& store, const ContentRow& content,
 }
 
 Status reject_content(Store& store, const ContentRow& content) {
-  CAKE_TRY(store.index().drop_recipe(content.id));
-  return store.index().set_verification(content.id, Verification::unknown);
+  return store.index().drop_recipe(content.id);
 }
 
 }  // namespace cake

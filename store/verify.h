@@ -33,6 +33,8 @@ struct ContentCheck {
 struct VerifyOptions {
   // Of every chunk, besides the checksum that each read compares anyway.
   bool checks_digests = true;
+  // Nothing is read of a content that is not here as a whole: only the proof is wanted.
+  bool only_whole = false;
   // Asked between chunks; true ends the check with `cancelled`.
   std::function<bool()> should_stop;
 };

@@ -4,6 +4,7 @@
 
 #include <thread>
 
+#include "store/evict.h"
 #include "tests/support/content_fixture.h"
 #include "tests/support/eventually.h"
 #include "tests/support/fake_upstream.h"
@@ -73,6 +74,21 @@ TEST_F(ProofTest, GivesUpOnAHubThatLies) {
   fetch();
   EXPECT_TRUE(eventually([&] { return rejections == 1 && row().mismatched; }));
   EXPECT_EQ(must(fixture_.index().cached(content_.id)).bytes, content_.bytes);
+}
+
+// Evicted files stay on the list of the unverified, which is looked at 64 at a time.
+TEST_F(ProofTest, ReachesFilesBehindManyThatWereEvicted) {
+  for (uint64_t i = 0; i < 70; i++) {
+    const Buffer bytes = random_bytes(100 + i, 1000);
+    const ContentRow content = true_content(fixture_.store(), "hf:fake", cat(i, ".bin"), bytes);
+    store_bytes(fixture_, content, bytes);
+  }
+  must(fixture_.store().evictor().evict(kGiB));
+  const Buffer bytes = random_bytes(9, kMiB);
+  const ContentRow last = true_content(fixture_.store(), "hf:fake", "x.bin", bytes);
+  store_bytes(fixture_, last, bytes);
+  FileProof proof(*client_, fixture_.metrics(), eager(), [](RowId) { FAIL(); });
+  EXPECT_TRUE(eventually([&] { return must(fixture_.index().find_content(last.id))->verified; }));
 }
 
 TEST_F(ProofTest, LeavesTheWorkToTheProcessThatHasIt) {

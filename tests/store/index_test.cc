@@ -334,11 +334,8 @@ TEST(Index, MarksContents) {
   const RowId id =
       must(index->put_snapshot(repo, kCommit, 1, {lfs_entry("a", 1, "a")}))->content_id(0);
   must(index->set_verification(id, Verification::verified));
-  must(index->touch_contents(std::span(&id, 1), 50));
-  must(index->touch_contents(std::span(&id, 1), 40));
   const auto content = must(index->find_content(id));
   EXPECT_TRUE(content->verified);
-  EXPECT_EQ(content->last_access, 50);
   EXPECT_FALSE(must(index->find_content(id + 1)));
 }
 
