@@ -154,6 +154,10 @@ Result<ChunkPtr> ChunkStore::read(const Location& location) {
   return plain;
 }
 
+void ChunkStore::close_removed() {
+  impl_->reader.close_removed();
+}
+
 void ChunkStore::put(PutRequest request) {
   CAKE_CHECK(request.plain != nullptr && request.plain->size() <= kChunkBytes);
   auto job = std::make_shared<PutJob>();

@@ -70,6 +70,8 @@ class ChunkStore {
   // Decoded and checked bytes.  Errors: corrupt (checksum, short pack), not_found (pack gone): the
   // caller asks the index again, then fetches.  Reads on the calling thread.
   Result<ChunkPtr> read(const Location& location);
+  // Closes packs that are no longer there: their blocks come free when nobody has them open.
+  void close_removed();
 
   // Never waits.  The memory of `plain` is held until written.
   void put(PutRequest request);

@@ -48,16 +48,22 @@ Evictor::Evictor(Space space, Index& index, IndexUpkeep& upkeep, AccessLog& log,
       log_(log),
       chunks_evicted_(metrics.counter("store.chunks_evicted")),
       bytes_evicted_(metrics.counter("store.bytes_evicted")),
-      reclaimer_(space_.directory(), index, upkeep) {
-  thread_.post(ThreadPool::Priority::background, [this] { run(); });
+      reclaimer_(space_.directory(), index, upkeep),
+      thread_(std::make_unique<ThreadPool>("cake-upkeep", 1)) {
+  thread_->post(ThreadPool::Priority::background, [this] { run(); });
 }
 
 Evictor::~Evictor() {
+  stop();
+}
+
+void Evictor::stop() {
   {
     MutexLock lock(mutex_);
     stops_ = true;
   }
   wake_.notify_all();
+  thread_.reset();
 }
 
 Result<uint64_t> Evictor::reserve(const PackWriter& pack, std::span<const NewEntry> entries,
@@ -75,7 +81,6 @@ Result<uint64_t> Evictor::reserve(const PackWriter& pack, std::span<const NewEnt
   while (!reserved && reserved.error().code == Errc::no_space && steady_now() < patient_until) {
     {
       MutexLock lock(mutex_);
-      if (stops_) break;
       wake_.wait_until(mutex_, steady_now() + kLookAgain);
     }
     reserved = try_reserve(pack, entries);
@@ -267,6 +272,7 @@ void Evictor::run() {
     }
     Status done = write_accesses();
     if (done && is_short && !stops) done = make_room_ahead();
+    if (const std::shared_ptr<WholeFiles> whole = whole_files()) whole->close_removed();
     if (!done && steady_now() >= next_log) {
       next_log = steady_now() + Millis(60'000);
       log_warn(done.error().with("upkeep of " + space_.directory()).message);

@@ -55,6 +55,9 @@ class Evictor {
  public:
   Evictor(Space space, Index& index, IndexUpkeep& upkeep, AccessLog& log, Metrics& metrics);
   ~Evictor();
+  // Ends the thread, which uses the whole files and through them the chunk store: called before
+  // that goes.
+  void stop() EXCLUDES(mutex_);
 
   bool is_limited() const { return space_.is_limited(); }
   const Space& space() const { return space_; }
@@ -115,7 +118,7 @@ class Evictor {
   bool stops_ GUARDED_BY(mutex_) = false;
   std::shared_ptr<WholeFiles> whole_files_ GUARDED_BY(mutex_);
 
-  ThreadPool thread_{"cake-upkeep", 1};  // last: uses all of the above
+  std::unique_ptr<ThreadPool> thread_;  // last: uses all of the above
 };
 
 }  // namespace cake

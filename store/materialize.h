@@ -78,9 +78,12 @@ class Materializer {
 
   Result<std::vector<Entry>> list();
 
-  // What fails is logged: one bad file keeps no store from being opened, and no other file from
-  // being looked after.
-  Status recover();
+  // Finishes what killed processes left, and takes files apart in which a chunk proved wrong; of
+  // larger ones than `most_bytes` nothing, since somebody waits for the store to be opened.  What
+  // fails is logged: one bad file keeps no store from being opened, and no other file from being
+  // looked after.
+  static constexpr uint64_t kFinishedAtOnce = 256 * kMiB;
+  Status recover(uint64_t most_bytes = kFinishedAtOnce);
 
  private:
   Materializer(Store& store, std::unique_ptr<MaterializedIndex> index);
@@ -105,8 +108,8 @@ class Materializer {
   Result<MovedChunk> append_chunk(PackWriter& writer, const Plan& plan, uint64_t ordinal,
                                   const Digest& content, const Location& from, ByteSpan plain);
   Status remove(const MaterializedRow& row);
-  Status recover_row(const MaterializedRow& row);
-  Status recover_leaving(const MaterializedRow& row, const Plan& plan);
+  Status recover_row(const MaterializedRow& row, uint64_t most_bytes);
+  Status recover_leaving(const MaterializedRow& row, const Plan& plan, uint64_t most_bytes);
   Status recover_file(const std::string& name);
   Result<bool> adopt(const std::string& name, const File& file, Plan& plan);
   std::string path_of(const std::string& name) const;

@@ -270,6 +270,8 @@ Status Materializer::remove(const MaterializedRow& row) {
   CAKE_TRY(index_->remove(row.pack));
   fault_point("unmaterialize.removed");
   CAKE_TRY(remove_file(path_of(row.name)));
+  // Held open by this process, it would keep its blocks.
+  store_.chunks().close_removed();
   return sync_directory(packs_);
 }
 

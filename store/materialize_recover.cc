@@ -7,14 +7,7 @@
 
 namespace cake {
 
-namespace {
-
-// What is finished at once, while somebody waits for the store to be opened.
-constexpr uint64_t kFinishedAtOnce = 256 * kMiB;
-
-}  // namespace
-
-Status Materializer::recover() {
+Status Materializer::recover(uint64_t most_bytes) {
   const std::optional<File> turn = CAKE_TRY(take_turn(store_));
   if (!turn) return {};  // its holder lives, and did this
   const auto note = [&](const std::string& name, const Status& done) {
@@ -24,11 +17,12 @@ Status Materializer::recover() {
     if (name.ends_with(kRawPartSuffix)) note(name, remove_file(path_of(name)));
     if (name.ends_with(kRawSuffix) && !CAKE_TRY(index_->find(name))) note(name, recover_file(name));
   }
-  for (const MaterializedRow& row : CAKE_TRY(index_->list())) note(row.name, recover_row(row));
+  for (const MaterializedRow& row : CAKE_TRY(index_->list()))
+    note(row.name, recover_row(row, most_bytes));
   return {};
 }
 
-Status Materializer::recover_row(const MaterializedRow& row) {
+Status Materializer::recover_row(const MaterializedRow& row, uint64_t most_bytes) {
   // Rows that point into it are found to be stale when they are read.
   if (!path_exists(path_of(row.name))) return index_->remove(row.pack);
   if (row.kind == PackKind::materialized) return {};
@@ -38,12 +32,13 @@ Status Materializer::recover_row(const MaterializedRow& row) {
   const std::optional<Plan> plan = content ? CAKE_TRY(make_plan(*content)) : std::nullopt;
   if (!plan) return remove(row);
   if (row.kind == PackKind::arriving) return move_in(row, *plan);
-  return recover_leaving(row, *plan);
+  return recover_leaving(row, *plan, most_bytes);
 }
 
 // It is read chunk by chunk as long as it is `leaving`, so nothing is wrong with leaving it so:
 // what is large goes when it is evicted, removed, repaired, or materialized again.
-Status Materializer::recover_leaving(const MaterializedRow& row, const Plan& plan) {
+Status Materializer::recover_leaving(const MaterializedRow& row, const Plan& plan,
+                                     uint64_t most_bytes) {
   uint64_t bytes = 0, elsewhere = 0;
   for (const std::optional<Location>& location : plan.locations) {
     if (location && location->pack == row.pack)
@@ -53,7 +48,7 @@ Status Materializer::recover_leaving(const MaterializedRow& row, const Plan& pla
   }
   // Nothing had left it.  (A chunk that proved wrong has: such a file does not become what it was.)
   if (elsewhere == 0) return index_->set_kind(row.pack, PackKind::materialized);
-  if (bytes > kFinishedAtOnce) {
+  if (bytes > most_bytes) {
     log_info(cat(path_of(row.name), " has ", bytes, " bytes left to move out: later"));
     return {};
   }
@@ -84,7 +79,9 @@ Result<bool> Materializer::adopt(const std::string& name, const File& file, Plan
   for (uint64_t ordinal = 0; ordinal < plan.extents.count(); ordinal++) {
     const Extent extent = plan.extents.at(ordinal);
     const MutableByteSpan bytes = buffer->bytes().first(extent.length);
-    CAKE_TRY(file.read_exactly_at(extent.offset, bytes));
+    const Status read = file.read_exactly_at(extent.offset, bytes);
+    if (!read && read.error().code == Errc::corrupt) return false;
+    CAKE_TRY(Status(read));
     if (blake3(bytes) != plan.digests[ordinal]) return false;
     Location here;
     here.checksum = xxh3(bytes);
@@ -119,6 +116,7 @@ class StoreWholeFiles final : public WholeFiles {
   Result<std::optional<uint64_t>> remove(RowId content, const Keys& staying) override {
     return CAKE_TRY(Materializer::connect(store_))->forget(content, staying);
   }
+  void close_removed() override { store_.chunks().close_removed(); }
 
  private:
   using Filter = std::function<Result<bool>(Materializer&, const Materializer::Entry&)>;

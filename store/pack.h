@@ -163,6 +163,8 @@ class PackReader {
   // The same into a buffer of its own.
   Result<std::shared_ptr<ChunkBuffer>> read(uint32_t pack, uint64_t offset, size_t bytes,
                                             BufferPool& buffers) EXCLUDES(mutex_);
+  // A file that was removed keeps its disk for as long as somebody has it open.
+  void close_removed() EXCLUDES(mutex_);
 
  private:
   struct Files {
@@ -175,9 +177,6 @@ class PackReader {
     std::list<uint32_t>::iterator age;
   };
   Result<FilesPtr> get_files(uint32_t pack) EXCLUDES(mutex_);
-  // A file that was removed keeps its disk for as long as somebody has it open.
-  void close_removed() EXCLUDES(mutex_);
-
   // Constant after construction.
   const std::string directory_;
   Index& index_;

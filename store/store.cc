@@ -285,7 +285,9 @@ Result<std::unique_ptr<Store>> Store::open(StoreOptions options, Metrics& metric
   return store;
 }
 
-Store::~Store() = default;
+Store::~Store() {
+  if (evictor_) evictor_->stop();
+}
 
 Result<uint64_t> Store::disk_bytes() const {
   return evictor_->space().used_bytes();

@@ -33,6 +33,8 @@ class WholeFiles {
   // whose copies there may be no room: then they are dropped too) and of pinned or open contents.
   // Answers the bytes that came free; nullopt when it stays: in use, or there is no room.
   virtual Result<std::optional<uint64_t>> remove(RowId content, const Keys& staying) = 0;
+  // Closes files that another process has removed, so that their blocks come free.
+  virtual void close_removed() = 0;
 };
 
 }  // namespace cake
