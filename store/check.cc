@@ -7,6 +7,7 @@
 
 #include "store/evict.h"
 #include "store/index_upkeep.h"
+#include "store/materialize.h"
 #include "store/pack.h"
 #include "store/pack_record.h"
 #include "store/recipe.h"
@@ -80,15 +81,17 @@ class Check {
       const Result<OpenPack> pack = open_pack(row);
       if (pack) continue;
       const Errc code = pack.error().code;
+      if (code == Errc::unsupported) continue;  // a newer program's; it knows what is in it
       if (code != Errc::not_found && code != Errc::corrupt) return pack.error();
-      note(code == Errc::corrupt ? Kind::pack_damaged : Kind::pack_missing, pack.error().message,
-           options_.repairs);
       // The rows of its chunks are found and dropped with the others.
       const Result<OpenPack> start = open_short(row);
+      bool is_repaired = options_.repairs;
       if (start)
         short_packs_.emplace(row.id, start->bytes);
-      else
-        lost_packs_.push_back(row);
+      else if (options_.repairs)
+        is_repaired = CAKE_TRY(take_lost(row));
+      note(code == Errc::corrupt ? Kind::pack_damaged : Kind::pack_missing, pack.error().message,
+           is_repaired);
     }
     bool has_unknown = false;
     for (const std::string& name : CAKE_TRY(list_directory(packs_directory()))) {
@@ -104,6 +107,18 @@ class Check {
     return {};
   }
 
+  // To be unlinked.  False when somebody appends to it: it is left to a later check.
+  Result<bool> take_lost(const Index::PackRow& row) {
+    LostPack pack{row, {}};
+    Result<File> file = File::open(packs_directory() + "/" + row.name, File::Mode::read_write);
+    if (file || file.error().code != Errc::not_found) {
+      pack.locked = CAKE_TRY(std::move(file));
+      if (!CAKE_TRY(pack.locked.try_lock({}, true))) return false;
+    }
+    lost_packs_.push_back(std::move(pack));
+    return true;
+  }
+
   Result<OpenPack> open_pack(const Index::PackRow& row) const {
     OpenPack pack;
     pack.file = CAKE_TRY(File::open(packs_directory() + "/" + row.name, File::Mode::read));
@@ -111,7 +126,7 @@ class Check {
     std::array<std::byte, kPackHeaderBytes> bytes{};
     CAKE_TRY(pack.file.read_exactly_at(0, bytes));
     auto header = decode_pack_header(bytes);
-    if (!header) return Error{Errc::corrupt, header.error().with(pack.file.path()).message};
+    if (!header) return header.error().with(pack.file.path());
     pack.header = *header;
     if (row.committed_bytes > pack.bytes)
       return Error{Errc::corrupt, cat(pack.file.path(), " ends at ", pack.bytes,
@@ -160,11 +175,12 @@ class Check {
   // Once no row leads into what is not there.
   Status repair_packs() {
     for (const auto& [id, bytes] : short_packs_) CAKE_TRY(store_.upkeep().shorten_pack(id, bytes));
-    for (const Index::PackRow& row : lost_packs_) {
-      CAKE_TRY(store_.upkeep().drop_pack(row.id));
+    for (const LostPack& pack : lost_packs_) {
       // Without a header nobody can tell what is in it.
-      CAKE_TRY(remove_file(packs_directory() + "/" + row.name));
+      if (CAKE_TRY(store_.upkeep().drop_pack(pack.row.id)))
+        CAKE_TRY(remove_file(packs_directory() + "/" + pack.row.name));
     }
+    lost_packs_.clear();  // and their locks
     return {};
   }
 
@@ -176,6 +192,7 @@ class Check {
       auto opened = open_pack(*row);
       // A pack that is too short still has its first chunks.
       if (!opened && opened.error().code == Errc::corrupt) opened = open_short(*row);
+      if (!opened && opened.error().code == Errc::unsupported) return std::optional<std::string>();
       if (!opened) return std::optional<std::string>(opened.error().message);
       pack_ = std::make_unique<OpenPack>(std::move(*opened));
       pack_id_ = place.pack;
@@ -184,8 +201,11 @@ class Check {
     if (place.offset < kPackHeaderBytes + kEntryHeaderBytes)
       return std::optional<std::string>("lies in a pack's header");
     const uint64_t at = place.offset - kEntryHeaderBytes;
-    const size_t got = CAKE_TRY(pack_->file.read_at(at, bytes));
-    const auto header = decode_entry_header(ByteSpan(bytes).first(got), pack_->header, at);
+    const Result<size_t> got = pack_->file.read_at(at, bytes);
+    if (!got && got.error().code == Errc::corrupt)
+      return std::optional<std::string>(got.error().message);
+    const auto header = decode_entry_header(ByteSpan(bytes).first(CAKE_TRY(Result<size_t>(got))),
+                                            pack_->header, at);
     if (!header || header->kind != EntryKind::chunk)
       return std::optional<std::string>("no entry is there");
     const auto rows = CAKE_TRY(store_.index().find_chunks(std::span(&header->digest, 1)));
@@ -225,7 +245,7 @@ class Check {
 
   // Of the rows that still say so: others were evicted or moved meanwhile.
   Status report_chunks(const std::map<Place, std::string>& bad) {
-    std::vector<ChunkRow> rows;
+    std::vector<ChunkRow> rows, whole;
     CAKE_TRY(store_.upkeep().each_chunk([&](const ChunkRow& row) -> Status {
       const auto found =
           bad.find({row.location.pack, row.location.encoded_bytes, row.location.offset});
@@ -234,10 +254,17 @@ class Check {
            cat("chunk ", row.digest.hex(), " at ", row.location.offset, " of pack ",
                row.location.pack, ": ", found->second),
            options_.repairs);
-      rows.push_back(row);
+      (is_whole(row.location.pack) ? whole : rows).push_back(row);
       return {};
     }));
     if (!options_.repairs) return {};
+    for (const ChunkRow& row : whole) CAKE_TRY(store_.index().drop_chunk(row.digest, row.location));
+    // Their good chunks go into packs; a file that is in use, or has no room there, stays
+    // `leaving`.
+    if (!whole.empty()) {
+      const auto materializer = CAKE_TRY(Materializer::connect(store_));
+      CAKE_TRY(materializer->recover(UINT64_MAX));
+    }
     return store_.upkeep().drop_chunks(rows, false);
   }
 
@@ -260,7 +287,9 @@ class Check {
             entry.header.kind != EntryKind::recipe)
           return {};
         Buffer payload(entry.header.payload_bytes);
-        CAKE_TRY(pack->file.read_exactly_at(entry.payload_offset(), payload));
+        const Status read = pack->file.read_exactly_at(entry.payload_offset(), payload);
+        if (!read && read.error().code == Errc::corrupt) return {};
+        CAKE_TRY(Status(read));
         if (entry.header.kind == EntryKind::recipe)
           return compare_recorded_head(entry.header, payload);
         const auto items = decode_segment_record(payload);
@@ -269,8 +298,13 @@ class Check {
           CAKE_TRY(compare_recorded(entry.header.content, item));
         return {};
       };
-      CAKE_TRY(
-          scan_pack(pack->file, pack->header, 0, std::min(row.committed_bytes, pack->bytes), each));
+      const Status scanned =
+          scan_pack(pack->file, pack->header, 0, std::min(row.committed_bytes, pack->bytes), each);
+      // Other packs are looked at all the same.  Nothing here mends a disk.
+      if (!scanned && scanned.error().code == Errc::corrupt)
+        note(Kind::pack_damaged, scanned.error().message, false);
+      else
+        CAKE_TRY(Status(scanned));
     }
     for (const auto& [content, ordinals] : wrong_digests_) {
       note(Kind::recipe_damaged,
@@ -395,8 +429,12 @@ class Check {
   std::vector<uint32_t> whole_packs_;  // sorted
   uint64_t whole_chunks_ = 0;
   std::map<uint32_t, uint64_t> short_packs_;  // and how long they are
-  std::vector<Index::PackRow> lost_packs_;    // gone, or without a header
-  std::unique_ptr<OpenPack> pack_;            // the one looked at last
+  struct LostPack {
+    Index::PackRow row;
+    File locked;  // not open when the file is missing
+  };
+  std::vector<LostPack> lost_packs_;  // gone, or without a header
+  std::unique_ptr<OpenPack> pack_;    // the one looked at last
   uint32_t pack_id_ = 0;
   struct RecordedOf {
     Digest name;

@@ -5,6 +5,7 @@
 #include "store/index_connections.h"
 #include "store/index_recipes.h"
 #include "store/index_rows.h"
+#include "store/materialized_index.h"
 
 namespace cake {
 
@@ -111,13 +112,20 @@ Status Index::sync() {
 
 Status Index::drop_chunk(const Digest& digest, const Location& location) {
   MutexLock lock(connections_->write_mutex);
-  Statement statement = connections_->writer->prepare(
+  Connection& db = *connections_->writer;
+  Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
+  Statement drop = db.prepare(
       "DELETE FROM chunk WHERE digest = ?1 AND pack = ?2 AND offset = ?3 AND encoded_bytes = ?4"
       " AND plain_bytes = ?5 AND codec = ?6 AND checksum = ?7");
-  return statement
-      .bind(ByteSpan(digest.bytes), location.pack, location.offset, location.encoded_bytes,
-            location.plain_bytes, location.codec, location.checksum)
-      .run();
+  CAKE_TRY(drop.bind(ByteSpan(digest.bytes), location.pack, location.offset, location.encoded_bytes,
+                     location.plain_bytes, location.codec, location.checksum)
+               .run());
+  if (db.changes() > 0) {
+    // Passthrough compares nothing: a whole file with one bad chunk is not for it any more.
+    Statement leave = db.prepare("UPDATE pack SET kind = ?2 WHERE id = ?1 AND kind = ?3");
+    CAKE_TRY(leave.bind(location.pack, PackKind::leaving, PackKind::materialized).run());
+  }
+  return transaction.commit();
 }
 
 // --- Packs ---

@@ -21,7 +21,7 @@ enum class PackKind : uint8_t {
   entries = 0,       // an ordinary pack: headers and payloads
   materialized = 1,  // a file's own bytes, without headers
   arriving = 2,      // the same, while chunk rows are still being moved into it
-  leaving = 3,       // the same, while they are being moved out or dropped
+  leaving = 3,       // the same, while they are being moved out or dropped; or one proved wrong
 };
 
 struct MaterializedRow {

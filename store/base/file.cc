@@ -88,13 +88,24 @@ int File::release() {
   return std::exchange(fd_, -1);
 }
 
+namespace {
+
+Error read_error(const std::string& path) {
+  const bool is_unreadable = errno == EIO;
+  Error error = here("read", path);
+  if (is_unreadable) error.code = Errc::corrupt;
+  return error;
+}
+
+}  // namespace
+
 Result<size_t> File::read_at(uint64_t offset, MutableByteSpan out) const {
   size_t done = 0;
   while (done < out.size()) {
     const size_t want = std::min(out.size() - done, kMaxTransferBytes);
     const ssize_t got = ::pread(fd_, out.data() + done, want, static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return here("read", path_);
+    if (got < 0) return read_error(path_);
     if (got == 0) break;
     done += static_cast<size_t>(got);
   }
@@ -109,7 +120,7 @@ Result<size_t> File::read_direct_at(uint64_t offset, MutableByteSpan out) const 
     const ssize_t got =
         ::pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return here("read", path_);
+    if (got < 0) return read_error(path_);
     if (got == 0) break;
     done += static_cast<size_t>(got);
   }

@@ -40,7 +40,8 @@ class File {
   const std::string& path() const { return path_; }
   int release();
 
-  // Bytes read: short only at end of file.
+  // Bytes read: short only at end of file.  corrupt when the disk cannot read them (EIO): like a
+  // wrong byte, and unlike other errors, that is said of these bytes and will be said again.
   Result<size_t> read_at(uint64_t offset, MutableByteSpan out) const;
   // For O_DIRECT: `out` is aligned, and filled but for what lies behind the file's end.
   Result<size_t> read_direct_at(uint64_t offset, MutableByteSpan out) const;

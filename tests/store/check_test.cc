@@ -89,6 +89,29 @@ TEST_F(CheckTest, FindsAndRepairsAMissingPack) {
   EXPECT_EQ(must(fixture_.index().list_packs()).size(), 0u);
 }
 
+// Whose writer would go on, and its chunks be gone with the file.
+TEST_F(CheckTest, LeavesAPackWithoutHeaderToItsWriter) {
+  flip(20);
+  StoreFixture other(dir_.path());
+  CheckOptions options;
+  options.repairs = true;
+  must(check_store(other.store(), options));
+  const std::string path = pack().path();
+  EXPECT_TRUE(path_exists(path));
+  const Buffer next = random_bytes(50, 100'000);
+  fixture_.put(0, 0, next);
+  must(fixture_.chunks().flush());
+  EXPECT_EQ(fixture_.find(blake3(next)), next);
+}
+
+// A newer program's, which this one cannot judge.
+TEST_F(CheckTest, LeavesAPackOfANewerVersionAlone) {
+  flip(8);
+  EXPECT_TRUE(check().is_clean());
+  EXPECT_TRUE(check(true).is_clean());
+  EXPECT_TRUE(fixture_.find(digests_[3]));
+}
+
 TEST_F(CheckTest, FindsAndRepairsADigestThatPacksTellOtherwise) {
   const RowId whole = fixture_.content("whole", 2 * kMiB);
   must(fixture_.index().put_recipe(whole, {Cutter::uniform, {}}));

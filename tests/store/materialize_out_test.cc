@@ -1,9 +1,13 @@
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
+#include "store/check.h"
 #include "store/coverage.h"
 #include "store/evict.h"
 #include "store/materialize.h"
 #include "store/remove.h"
+#include "store/verify.h"
 #include "tests/support/content_fixture.h"
 #include "tests/support/names.h"
 #include "tests/support/temp_dir.h"
@@ -203,6 +207,69 @@ TEST_F(MaterializeOutTest, GoesInAnewWhatWasOnItsWayOut) {
   EXPECT_EQ(must(hot->materialize(first_.id, {})), Materializer::Outcome::done);
   EXPECT_TRUE(must(hot->open_file(first_)));
   EXPECT_EQ(missing(first_), 0u);
+}
+
+// The kernel compares nothing: it would go on reading the bad bytes when they were fetched again.
+TEST_F(MaterializeOutTest, AChunkThatProvesWrongEndsPassthrough) {
+  for (const bool is_checked : {false, true}) {
+    SCOPED_TRACE(is_checked);
+    TempDir dir;
+    StoreFixture fixture(dir.path());
+    const Buffer bytes = random_bytes(1, kChunks * kMiB);
+    const ContentRow content = true_content(fixture.store(), kSource, "w.bin", bytes);
+    store_bytes(fixture, content, bytes);
+    const auto hot = must(Materializer::open(fixture.store()));
+    must(hot->materialize(content.id, {}));
+    {
+      const std::string path = must(hot->open_file(content))->path();
+      must(must(File::open(path, File::Mode::read_write)).write_at(2 * kMiB + 17, Buffer(4)));
+    }
+    CheckOptions options;
+    options.repairs = true;
+    if (is_checked)
+      EXPECT_EQ(must(check_store(fixture.store(), options)).repaired_count, 1u);
+    else
+      EXPECT_EQ(must(check_content(fixture.store(), content, {})).damaged.size(), 1u);
+    EXPECT_FALSE(must(hot->open_file(content)));
+    // Good chunks stay, and the bad one is fetched again.
+    EXPECT_EQ(must(missing_ranges(fixture.index(), content)),
+              (std::vector<ByteRange>{{2 * kMiB, kMiB}}));
+    fixture.put(content.id, 2, ByteSpan(bytes).subspan(2 * kMiB, kMiB));
+    must(fixture.chunks().flush());
+    EXPECT_FALSE(must(must(Materializer::open(fixture.store()))->open_file(content)));
+    EXPECT_EQ(must(hot->materialize(content.id, {})), Materializer::Outcome::done);
+    const std::optional<File> file = must(hot->open_file(content));
+    ASSERT_TRUE(file);
+    Buffer got(bytes.size());
+    must(file->read_exactly_at(0, got));
+    EXPECT_EQ(got, bytes);
+  }
+}
+
+// Descriptors of files that are unlinked: their blocks are not free.
+size_t removed_files_open() {
+  size_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;
+    const std::string target = std::filesystem::read_symlink(entry.path(), gone).string();
+    if (target.ends_with(".raw (deleted)")) count++;
+  }
+  return count;
+}
+
+TEST_F(MaterializeOutTest, AnEvictedFileIsNotKeptOpen) {
+  fill(0);
+  const auto digests = must(store_->index().find_digests(first_.id, 0, 1));
+  const Location at = *must(store_->index().find_chunks(digests))[0];
+  StoreFixture other(dir_.path());
+  must(store_->chunks().read(at));
+  must(other.chunks().read(at));
+  (void)must(store_->evictor().evict(kGiB));
+  EXPECT_FALSE(has_raw_file());
+  EXPECT_EQ(removed_files_open(), 2u);  // the other's: one through the page cache, one past it
+  // As the other process's upkeep does every few seconds.
+  other.chunks().close_removed();
+  EXPECT_EQ(removed_files_open(), 0u);
 }
 
 // A recipe that does not parse is the file's own trouble.
