@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <span>
 #include <string>
 
 namespace cake {
@@ -32,6 +33,20 @@ bool has_sigkill(std::string_view mask) {
   return (bits >> (SIGKILL - 1) & 1) != 0;
 }
 
+// Empty when it cannot be read.
+std::string_view read_proc(pid_t pid, const char* name, std::span<char> room) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return {};
+  size_t bytes = 0;
+  ssize_t got = 0;
+  while (bytes < room.size() && (got = read(fd, room.data() + bytes, room.size() - bytes)) > 0)
+    bytes += static_cast<size_t>(got);
+  close(fd);
+  return {room.data(), bytes};
+}
+
 bool is_gone(pid_t pid) {
   return kill(pid, 0) != 0 && errno == ESRCH;
 }
@@ -44,21 +59,23 @@ bool says_fatal_signal_pending(std::string_view status) {
   return has_sigkill(field(status, "SigPnd:")) || has_sigkill(field(status, "ShdPnd:"));
 }
 
+// `STATE PARENT GROUP SESSION TERMINAL ITS_GROUP FLAGS` behind the name, which may be anything.
+bool says_exiting(std::string_view stat) {
+  constexpr unsigned long kExiting = 0x4;  // PF_EXITING of include/linux/sched.h
+  size_t at = stat.rfind(')');
+  for (int i = 0; i < 7 && at != std::string_view::npos; i++) at = stat.find(' ', at + 1);
+  return at != std::string_view::npos &&
+         (strtoul(std::string(stat.substr(at)).c_str(), nullptr, 10) & kExiting) != 0;
+}
+
 bool has_fatal_signal_pending(pid_t pid) {
   if (pid <= 0) return false;
-  char path[64];
-  snprintf(path, sizeof path, "/proc/%d/status", pid);
-  const int fd = open(path, O_RDONLY | O_CLOEXEC);
-  // /proc may be mounted to hide other users' processes (hidepid), so its word is not enough.
-  if (fd < 0) return is_gone(pid);
   char text[8192];  // about 1.5 KiB is usual; the two masks come before what can be long
-  size_t bytes = 0;
-  ssize_t got = 0;
-  while (bytes < sizeof text && (got = read(fd, text + bytes, sizeof text - bytes)) > 0)
-    bytes += static_cast<size_t>(got);
-  close(fd);
-  if (bytes == 0) return is_gone(pid);
-  return says_fatal_signal_pending(std::string_view(text, bytes));
+  const std::string_view status = read_proc(pid, "status", text);
+  // /proc may be mounted to hide other users' processes (hidepid), so its word is not enough.
+  if (status.empty()) return is_gone(pid);
+  if (says_fatal_signal_pending(status)) return true;
+  return says_exiting(read_proc(pid, "stat", text));
 }
 
 }  // namespace cake

@@ -12,12 +12,16 @@
 namespace cake {
 
 // `pid` as in fuse_ctx: the *thread* that asks.  True when SIGKILL is pending for it or its
-// process, or when it is gone.  0 (a process of another pid namespace) and what cannot be read
-// count as alive: any other signal, or doubt, must not end a read (EINTR under a page fault is
-// SIGBUS).
+// process, when it is ending (then SIGKILL was taken already, or never is: the kernel waits for
+// asynchronous reads of a process that exits), or when it is gone.  0 (a process of another pid
+// namespace) and what cannot be read count as alive: any other signal, or doubt, must not end a
+// read (EINTR under a page fault is SIGBUS).
 bool has_fatal_signal_pending(pid_t pid);
 
 // The same question to the text of /proc/PID/status.
 bool says_fatal_signal_pending(std::string_view status);
+
+// To the text of /proc/PID/stat: is the thread in exit(2)?
+bool says_exiting(std::string_view stat);
 
 }  // namespace cake

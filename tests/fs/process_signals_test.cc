@@ -22,6 +22,14 @@ TEST(FatalSignal, IsSigkillAlone) {
   EXPECT_FALSE(says_fatal_signal_pending(""));
 }
 
+// SIGKILL leaves the masks when it is taken, and is not queued for who is past that.
+TEST(FatalSignal, ExitingThreadIsToldByItsFlags) {
+  EXPECT_TRUE(says_exiting("7 (a) b) D 1 7 7 0 -1 4194316 100 0 0 0\n"));
+  EXPECT_FALSE(says_exiting("7 (a) b) D 1 7 7 0 -1 4194304 100 4 4 4\n"));
+  EXPECT_FALSE(says_exiting("7 (a) D 1 7"));
+  EXPECT_FALSE(says_exiting(""));
+}
+
 TEST(FatalSignal, LivingProcessHasNone) {
   EXPECT_FALSE(has_fatal_signal_pending(getpid()));
   EXPECT_FALSE(has_fatal_signal_pending(gettid()));

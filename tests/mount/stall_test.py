@@ -255,6 +255,38 @@ def test_stalled_lookups():
     mount.umount()
 
 
+# Submits a direct read with io_submit(2) and leaves without waiting for it.
+SUBMITTER = """
+import ctypes, mmap, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+setup, submit = (206, 209) if os.uname().machine == "x86_64" else (0, 2)
+fd = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+context, buffer = ctypes.c_ulong(), mmap.mmap(-1, 4096)
+address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+# struct iocb: data, key, rw_flags, opcode (PREAD), priority, fd, buffer, bytes, offset
+block = ctypes.create_string_buffer(struct.pack("QIiHhIQQq", 0, 0, 0, 0, 0, fd, address, 4096, 0), 64)
+blocks = (ctypes.c_void_p * 1)(ctypes.addressof(block))
+failed = libc.syscall(setup, 1, ctypes.byref(context)) != 0 or libc.syscall(submit, context, 1, blocks) != 1
+print(os.strerror(ctypes.get_errno()) if failed else "go", flush=True)
+os._exit(0)
+"""
+
+
+def test_exit_with_an_asynchronous_read():
+    """The kernel waits for it, after SIGKILL can no longer be seen to be pending."""
+    folder = scratch()
+    hub, mount = set_up_hub(folder, 4 * MIB)
+    path = mount.path("org/big/other.bin")
+    os.stat(path)
+    stall(hub)
+    process = python(SUBMITTER, path)
+    check_equal(process.stdout.readline(), "go\n", "the read is submitted")
+    took = timed(process.wait, 30)
+    check(took < 2, f"gone after {took:.1f} s")
+    hub.recover()
+    mount.umount()
+
+
 def test_half_cached_file():
     folder = scratch()
     hub, mount = set_up_hub(folder, 16 * MIB)
@@ -297,4 +329,4 @@ def test_half_cached_file():
 
 if __name__ == "__main__":
     main([test_300_stalled_reads, test_lazy_umount_with_parked_reads, test_signals_at_1_khz,
-          test_stalled_lookups, test_half_cached_file], 190)
+          test_stalled_lookups, test_exit_with_an_asynchronous_read, test_half_cached_file], 190)
