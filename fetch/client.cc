@@ -434,7 +434,7 @@ Result<std::shared_ptr<FileReader>> Client::open(RowId content) {
     if (found != readers_.end()) return found->second;
   }
   std::optional<ContentRow> row = CAKE_TRY(store_.index().find_content(content));
-  if (!row) return Error{Errc::not_found, cat("content ", content, " is not in the index")};
+  if (!row) return Error{Errc::stale, cat("content ", content, " is not in the index")};
   // The same file may be complete here under another hub's name, or imported.
   if (!row->verified) {
     const Result<uint64_t> adopted = adopt_twin(store_, *row);

@@ -13,7 +13,7 @@ CommitTree::CommitTree(ViewRows& rows, std::string layout, Files files, ShownCho
 
 Result<NodeFacts> CommitTree::facts(RowId view, const Snapshot& snapshot, uint32_t ordinal) {
   if (ordinal >= snapshot.nodes().size() || ordinal > kMaxOrdinal)
-    return Error{Errc::not_found, cat("no entry ", ordinal, " in ", snapshot.repo().id)};
+    return Error{Errc::stale, cat("no entry ", ordinal, " in ", snapshot.repo().id)};
   const Node& node = snapshot.nodes()[ordinal];
   NodeFacts facts;
   facts.is_directory = node.is_directory;
@@ -76,7 +76,7 @@ Result<ListingPtr> CommitTree::list(uint64_t directory) {
   const SnapshotPtr snapshot = CAKE_TRY(snapshot_at(directory));
   const uint32_t ordinal = ordinal_of_tree(directory);
   if (ordinal >= snapshot->nodes().size() || !snapshot->nodes()[ordinal].is_directory)
-    return Error{Errc::not_found, cat("no directory ", ordinal, " in ", snapshot->repo().id)};
+    return Error{Errc::stale, cat("no directory ", ordinal, " in ", snapshot->repo().id)};
   const Node& parent = snapshot->nodes()[ordinal];
   auto listing = std::make_shared<Listing>();
   listing->names.reserve(parent.child_count);

@@ -8,6 +8,8 @@ int errno_for(Errc code) {
   switch (code) {
     case Errc::not_found:
       return ENOENT;
+    case Errc::stale:
+      return ESTALE;
     case Errc::denied:
       return EACCES;
     case Errc::no_space:
@@ -34,6 +36,10 @@ int errno_for(Errc code) {
 int errno_for_names(Errc code) {
   if (code == Errc::timeout || code == Errc::rate_limited) return EHOSTUNREACH;
   return errno_for(code);
+}
+
+int errno_for_listings(Errc code) {
+  return code == Errc::not_found ? ESTALE : errno_for_names(code);
 }
 
 }  // namespace cake

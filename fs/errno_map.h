@@ -12,4 +12,7 @@ int errno_for(Errc code);
 // never taken for "no such file".
 int errno_for_names(Errc code);
 
+// For listings: never ENOENT, which readdir(3) takes for the end of the directory.
+int errno_for_listings(Errc code);
+
 }  // namespace cake

@@ -85,7 +85,7 @@ void FlatView::find_facts(uint64_t node, Deadline deadline, Done<NodeFacts> done
     case NodeKind::live:
       break;  // other views'
   }
-  done(Error{Errc::not_found, cat("no node ", node)});
+  done(Error{Errc::stale, cat("no node ", node)});
 }
 
 bool FlatView::is_moving(uint64_t directory) const {
@@ -211,9 +211,14 @@ void FlatView::list(uint64_t directory, Deadline deadline, Done<ListingPtr> done
           const auto find = [&]() -> Result<ListingPtr> {
             if (!snapshot) return snapshot.error();
             const NodeFacts root = CAKE_TRY(tree_.root(repo, "", *snapshot, true));
-            auto listing = std::make_shared<Listing>(*CAKE_TRY(tree_.list(root.node)));
-            listing->is_moving = !is_commit(options_.revision);
-            return ListingPtr(listing);
+            const ListingPtr of_commit = CAKE_TRY(tree_.list(root.node));
+            if (is_commit(options_.revision)) return of_commit;
+            // Ordinals of one commit say nothing in the next, and a reader may go on in that.
+            const std::string& commit = (*snapshot)->commit();
+            if (ListingPtr kept = rows_.find_listing(kRootNode, commit)) return kept;
+            const ListingPtr listing = moving_listing(of_commit->names);
+            rows_.keep_listing(kRootNode, commit, listing);
+            return listing;
           };
           done(find());
         });

@@ -130,7 +130,7 @@ void HfView::find_facts(uint64_t node, Deadline, Done<NodeFacts> done) {
       case NodeKind::live:
         break;  // another view's
     }
-    return Error{Errc::not_found, cat("no node ", node)};
+    return Error{Errc::stale, cat("no node ", node)};
   };
   done(find());
 }

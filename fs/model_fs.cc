@@ -75,9 +75,8 @@ struct ModelFsOps {
     self(request).read(request, node, size, static_cast<uint64_t>(offset),
                        (info->flags & O_DIRECT) != 0);
   }
-  static void opendir(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
-    info->fh = 0;
-    fuse_reply_open(request, info);
+  static void opendir(fuse_req_t request, fuse_ino_t node, fuse_file_info* info) {
+    self(request).open_directory(request, node, *info);
   }
   static void readdir(fuse_req_t request, fuse_ino_t node, size_t size, off_t offset,
                       fuse_file_info*) {
@@ -126,9 +125,11 @@ const fuse_lowlevel_ops* ModelFs::ops() const {
 }
 
 void ModelFs::on_init(fuse_conn_info& connection) {
-  connection.want |= connection.capable &
-                     (FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
-                      FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO | FUSE_CAP_EXPORT_SUPPORT);
+  connection.want |=
+      connection.capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
+                            FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO);
+  // Not FUSE_CAP_EXPORT_SUPPORT: it promises that "." and ".." are found from any number, and that
+  // listings tell each name's number, which those above repos do not know before a look-up.
   // Contents never change: nothing to invalidate, and no attribute change may drop cached pages.
   connection.want &= ~static_cast<unsigned>(FUSE_CAP_AUTO_INVAL_DATA);
   // What was opened when another worker served.
@@ -244,6 +245,20 @@ size_t ModelFs::append_entry(fuse_req_t request, char* buffer, size_t room, cons
   return fuse_add_direntry(request, buffer, room, name.name.c_str(), &entry, cookie);
 }
 
+// The kernel looks a path up again when opening its last part is ESTALE, but not when reading is.
+void ModelFs::open_directory(fuse_req_t request, uint64_t node, fuse_file_info info) {
+  const ParkedPtr parked = park(request);
+  info.fh = 0;
+  view_.find_facts(node, metadata_deadline(), [parked, info](const Result<NodeFacts>& facts) {
+    const fuse_req_t mine = parked->claim();
+    if (mine == nullptr) return;
+    if (facts)
+      fuse_reply_open(mine, &info);
+    else
+      fuse_reply_err(mine, errno_for_listings(facts.error().code));
+  });
+}
+
 void ModelFs::read_directory(fuse_req_t request, uint64_t node, size_t size, uint64_t offset,
                              bool is_plus) {
   const ParkedPtr parked = park(request);
@@ -251,7 +266,7 @@ void ModelFs::read_directory(fuse_req_t request, uint64_t node, size_t size, uin
     const fuse_req_t mine = parked->claim();
     if (mine == nullptr) return;
     if (!listing) {
-      fuse_reply_err(mine, errno_for_names(listing.error().code));
+      fuse_reply_err(mine, errno_for_listings(listing.error().code));
       return;
     }
     std::vector<char> buffer(size);

@@ -58,6 +58,7 @@ class ModelFs final : public Filesystem {
   void read_link(fuse_req_t request, uint64_t node);
   void open_made(fuse_req_t request, uint64_t node, fuse_file_info* info);
   void read_made(fuse_req_t request, uint64_t node, size_t size, uint64_t offset);
+  void open_directory(fuse_req_t request, uint64_t node, fuse_file_info info);
   void read_directory(fuse_req_t request, uint64_t node, size_t size, uint64_t offset,
                       bool is_plus);
   void get_xattr(fuse_req_t request, uint64_t node, const char* name, size_t size);

@@ -41,7 +41,7 @@ Result<View*> MountView::view_of(uint64_t node) const {
   if (layout == "flat") return &flat_;
   if (layout == "hf") return &hf_;
   if (layout == "cake") return &status_;
-  return Error{Errc::not_found, cat("no node ", node)};
+  return Error{Errc::stale, cat("no node ", node)};
 }
 
 void MountView::look_up(uint64_t directory, const std::string& name, Deadline deadline,

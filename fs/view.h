@@ -60,7 +60,8 @@ class View {
  public:
   virtual ~View() = default;
 
-  // not_found is an answer that may be remembered; other errors are not.
+  // not_found is an answer that may be remembered; other errors are not.  stale: the directory's
+  // number leads nowhere any more; the kernel then looks its name up again.
   virtual void look_up(uint64_t directory, const std::string& name, Deadline deadline,
                        Done<NodeFacts> done) = 0;
   virtual void list(uint64_t directory, Deadline deadline, Done<ListingPtr> done) = 0;

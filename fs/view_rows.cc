@@ -20,8 +20,12 @@ Result<ViewRow> ViewRows::get(RowId view) {
     if (found != views_.end()) return found->second;
   }
   std::optional<ViewRow> row = CAKE_TRY(client_.store().index().find_view(view));
-  if (!row) return Error{Errc::not_found, cat("directory ", view, " is not in the index")};
   MutexLock lock(mutex_);
+  if (!row) {
+    // A rebuilt index numbers anew: the name, looked up again, must get a row that is there.
+    std::erase_if(ids_, [view](const auto& known) { return known.second == view; });
+    return Error{Errc::stale, cat("directory ", view, " is not in the index")};
+  }
   if (views_.size() >= kMaxViews) views_.clear();
   views_[view] = *row;
   return *row;
@@ -44,7 +48,7 @@ Result<RowId> ViewRows::id_of(const ViewRow& row) {
 Result<Client::SnapshotPtr> ViewRows::snapshot_of(const ViewRow& row) {
   Client::SnapshotPtr snapshot = CAKE_TRY(client_.find_known_snapshot(row.repo, row.commit));
   if (!snapshot)
-    return Error{Errc::not_found, cat(row.repo.id, "@", row.commit, " is no longer in the store")};
+    return Error{Errc::stale, cat(row.repo.id, "@", row.commit, " is no longer in the store")};
   return snapshot;
 }
 
@@ -77,7 +81,7 @@ Result<NodeFacts> ViewRows::names_facts(const std::string& layout, const std::st
 
 Result<NodeFacts> ViewRows::file_facts(RowId content) {
   const std::optional<ContentRow> row = CAKE_TRY(client_.store().index().find_content(content));
-  if (!row) return Error{Errc::not_found, cat("content ", content, " is not in the index")};
+  if (!row) return Error{Errc::stale, cat("content ", content, " is not in the index")};
   NodeFacts facts;
   facts.node = file_node(content);
   facts.bytes = row->bytes;

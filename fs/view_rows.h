@@ -23,10 +23,11 @@ class ViewRows {
   // Of what has no date: the mount itself, and names above repos.
   int64_t mounted_at() const { return mounted_at_; }
 
+  // stale when the index does not have it (any more).
   Result<ViewRow> get(RowId view) EXCLUDES(mutex_);
   Result<RowId> id_of(const ViewRow& row) EXCLUDES(mutex_);
   Result<int64_t> mtime_of(RowId content) EXCLUDES(mutex_);
-  // The commit of a row; not_found when it is no longer in the store.
+  // The commit of a row; stale when it is no longer in the store.
   Result<Client::SnapshotPtr> snapshot_of(const ViewRow& row);
 
   // A directory above repos, and its number.

@@ -29,6 +29,7 @@ int exit_status(Errc code) {
     case Errc::rate_limited:
     case Errc::upstream:
     case Errc::corrupt:
+    case Errc::stale:
     case Errc::io:
       return kExitFailed;
   }

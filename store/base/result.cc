@@ -9,6 +9,8 @@ std::string_view errc_name(Errc code) {
   switch (code) {
     case Errc::not_found:
       return "not_found";
+    case Errc::stale:
+      return "stale";
     case Errc::denied:
       return "denied";
     case Errc::no_space:

@@ -14,6 +14,7 @@ namespace cake {
 
 enum class Errc {
   not_found,     // no such repo, revision or file
+  stale,         // a number whose row is gone: look the name up again
   denied,        // token missing, gated, forbidden
   no_space,      // budget full and all pinned, or disk full
   offline,       // no route, or offline mode and the bytes are absent

@@ -152,7 +152,68 @@ def test_a_branch_that_stays():
     mount.umount()
 
 
+def test_what_was_removed_is_looked_up_again():
+    """ENOENT was remembered for ever below a commit whose rows `cake rm` took."""
+    hub, folder = made_hub(), scratch()
+    mount = Mount(hub, folder)
+    path = mount.path("org/m0")
+    commit = commit_of(path)
+    by_commit = mount.path(f"org/m0@{commit}")
+    held = [os.open(where, os.O_RDONLY) for where in (path, by_commit)]
+    words = (CAKE, "--store", mount.store, "--endpoint", hub.url)
+    hub.fault("black_hole")
+    for done in (run(*words, "rm", "-y", "org/m0"), run(CAKE, "upgrade", mount.directory)):
+        check_equal(done.returncode, 0, done.stderr)
+    for fd in held:
+        expect_errno(errno.ESTALE, "ls of what is gone", os.listdir, fd)
+        expect_errno(errno.ESTALE, "a name in it", os.stat, "config.json", dir_fd=fd)
+    hub.recover()
+    for where in (path, by_commit):
+        check_equal(os.listdir(where), ["config.json"], where)
+        check_equal(read(os.path.join(where, "config.json")), b'{"m": 0}', where)
+    for fd in held:
+        check_equal(os.listdir(fd), ["config.json"], "what was open, come back")
+        os.close(fd)
+    mount.umount()
+
+
+def entries(fd, count):
+    """Names that one getdents64 into `count` bytes gives; none at the end."""
+    buffer = ctypes.create_string_buffer(count)
+    got = libc.syscall(217 if os.uname().machine == "x86_64" else 61, fd, buffer, count)
+    check(got >= 0, f"getdents64: {os.strerror(ctypes.get_errno())}")
+    names, at = [], 0
+    while at < got:
+        length = struct.unpack_from("<H", buffer, at + 16)[0]
+        names.append(buffer.raw[at + 19:at + length].split(b"\0")[0].decode())
+        at += length
+    return [name for name in names if name not in (".", "..")]
+
+
+def test_a_listing_goes_on_when_the_branch_moves():
+    """The root of one repo: what both commits have is listed, whatever went before it."""
+    hub, folder = Hub(), scratch()
+    names = [f"f{i:03}.txt" for i in range(200)]
+    for name in names:
+        hub.text("org/m", name, name)
+    mount = Mount(hub, folder, source="hf:org/m", refresh="1")
+    held = os.open(mount.directory, os.O_RDONLY)
+    seen = entries(held, 1024)
+    check(0 < len(seen) < 100, f"{len(seen)} names at once: this test proves nothing")
+    for name in names[:50]:
+        hub.control(repo="org/m", file=name)
+    wait_until(lambda: len(os.listdir(mount.directory)) == 150, "the branch has moved", 60)
+    while more := entries(held, 1024):
+        seen += more
+    check_equal(sorted(set(names[50:]) - set(seen)), [], "names that were left out")
+    check_equal(len(seen), len(set(seen)), "each name once")
+    os.close(held)
+    mount.umount()
+
+
 if __name__ == "__main__":
     main([test_listing_comes_from_the_hub, test_wrong_names,
           test_a_listing_that_fails_is_not_an_empty_one, test_probes_cost_nothing,
-          test_a_branch_that_moves, test_a_branch_that_stays], 110)
+          test_a_branch_that_moves, test_a_branch_that_stays,
+          test_what_was_removed_is_looked_up_again,
+          test_a_listing_goes_on_when_the_branch_moves], 110)

@@ -17,6 +17,7 @@ TEST(Command, ExitStatuses) {
   EXPECT_EQ(exit_status(Errc::rate_limited), 1);
   EXPECT_EQ(exit_status(Errc::upstream), 1);
   EXPECT_EQ(exit_status(Errc::corrupt), 1);
+  EXPECT_EQ(exit_status(Errc::stale), 1);
   EXPECT_EQ(exit_status(Errc::io), 1);
   EXPECT_EQ(exit_status(Errc::cancelled), 130);
   EXPECT_EQ(exit_status(Errc::invalid), 2);
