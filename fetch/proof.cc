@@ -24,8 +24,7 @@ std::string describe(const ContentRow& content) {
 
 }  // namespace
 
-FileProof::FileProof(Client& client, Metrics& metrics, ProofOptions options,
-                     std::function<void(RowId)> on_rejected)
+FileProof::FileProof(Client& client, Metrics& metrics, ProofOptions options, OnRejected on_rejected)
     : client_(client),
       options_(options),
       on_rejected_(std::move(on_rejected)),
@@ -138,7 +137,7 @@ Status FileProof::prove(RowId id) {
 Status FileProof::replace(const ContentRow& content) {
   CAKE_TRY(reject_content(client_.store(), content));
   client_.forget(content.id);
-  on_rejected_(content.id);
+  on_rejected_(content.id, [this] { return is_stopping(); });
   return fetch_again(content);
 }
 

@@ -25,11 +25,13 @@ struct ProofOptions {
 // Thread-safe.
 class FileProof {
  public:
-  // `on_rejected` runs on that thread when the bytes of a content proved wrong, after its rows are
-  // gone and before it is fetched again; the kernel's copy can be dropped there.
+  // Runs on that thread when the bytes of a content proved wrong, after its rows are gone and
+  // before it is fetched again; the kernel's copy can be dropped there.  What takes long there
+  // gives up when `should_stop` holds.
+  using OnRejected = std::function<void(RowId, const std::function<bool()>& should_stop)>;
+
   // `client` and `metrics` outlive this.
-  FileProof(Client& client, Metrics& metrics, ProofOptions options,
-            std::function<void(RowId)> on_rejected);
+  FileProof(Client& client, Metrics& metrics, ProofOptions options, OnRejected on_rejected);
   ~FileProof();
   FileProof(const FileProof&) = delete;
   FileProof& operator=(const FileProof&) = delete;
@@ -53,7 +55,7 @@ class FileProof {
   // Constant after construction.
   Client& client_;
   const ProofOptions options_;
-  const std::function<void(RowId)> on_rejected_;
+  const OnRejected on_rejected_;
   Counter& stored_;
   Counter& deduplicated_;
   Counter& files_verified_;

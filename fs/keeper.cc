@@ -1,7 +1,9 @@
 #include "fs/keeper.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -31,6 +33,8 @@ constexpr uint64_t kDeathWindowNs = 60'000 * kNsPerMs;
 // The worker has 2 s to finish what is in memory; one that hangs is killed, and what it had is
 // sent again.
 constexpr uint64_t kDrainNs = 5'000 * kNsPerMs;
+// A worker that was killed leaves at once, but for one that waits for a disk that does not answer.
+constexpr uint64_t kReapNs = 5'000 * kNsPerMs;
 constexpr uint64_t kMaxPauseNs = 5'000 * kNsPerMs;
 // On a busy machine a worker may be killed several times before it has answered anything.
 constexpr uint64_t kKillsPerDeath = 5;
@@ -49,7 +53,9 @@ class Keeper {
   void start_worker();
   void on_signal(int signal_number);
   void on_timer();
+  void reap();
   void on_ready();
+  void note_served();
   void on_worker_gone(int status);
   void on_first_worker_gone(int status);
   void on_crash(int status);
@@ -59,8 +65,11 @@ class Keeper {
   void pause_then_start(uint64_t deaths);
   uint64_t count_death(int status, uint64_t now_ns);
   bool kernel_resends() const;
+  void signal_worker(int signal_number) const;
+  void await_worker();
 
   bool is_our_mount_visible() const;
+  void abort_connection();
   void detach();
   void end(int code);
   void raise_readahead();
@@ -156,26 +165,40 @@ void Keeper::on_signal(int number) {
   } else if (number == SIGTERM || number == SIGINT) {
     begin_unmount();
   } else if (number == SIGCHLD) {
-    int status = 0;
-    if (worker_ > 0 && waitpid(worker_, &status, WNOHANG) == worker_) {
-      worker_ = -1;
-      state_.worker_pid.store(0);
-      on_worker_gone(status);
-    }
+    reap();
   }
+}
+
+void Keeper::reap() {
+  int status = 0;
+  if (worker_ <= 0 || waitpid(worker_, &status, WNOHANG) != worker_) return;
+  worker_ = -1;
+  state_.worker_pid.store(0);
+  on_worker_gone(status);
+}
+
+// For kill(2) the id of no worker, -1, is every process there is.
+void Keeper::signal_worker(int signal_number) const {
+  if (worker_ > 0) kill(worker_, signal_number);
 }
 
 void Keeper::on_timer() {
   wake_ns_ = 0;
   if (phase_ == Phase::pausing) {
     start_worker();
-  } else if (phase_ == Phase::draining && worker_ > 0) {
+  } else if (phase_ == Phase::draining) {
     say(LOG_WARNING, "%s: the worker did not drain in time; killed", state_.mount_point);
-    kill(worker_, SIGKILL);
+    signal_worker(SIGKILL);
   }
 }
 
 void Keeper::on_ready() {
+  note_served();
+  if (!has_ended_ && wants_upgrade_) begin_upgrade();
+}
+
+// The worker announced its readiness; it may be gone since.
+void Keeper::note_served() {
   phase_ = Phase::serving;
   const bool is_first = !has_served_;
   has_served_ = true;
@@ -183,20 +206,16 @@ void Keeper::on_ready() {
   write_record();
   if (is_first) {
     give_up_stdio();
-    if (!report_ready()) {  // who asked for the mount is gone
-      kill(worker_, SIGKILL);
-      end(kMountFailure);
-      return;
-    }
+    if (!report_ready()) end(kMountFailure);  // who asked for the mount is gone
   }
-  if (wants_upgrade_) begin_upgrade();
 }
 
 void Keeper::on_worker_gone(int status) {
   wake_ns_ = 0;
-  // A worker that is killed after it announced its readiness has served.
+  // A worker that is killed after it announced its readiness has served.  An upgrade that waits for
+  // one waits for the next.
   if (phase_ == Phase::starting && state_.ready_generation.load() == state_.generation.load())
-    on_ready();
+    note_served();
   if (has_ended_) return;
   const WorkerEnding ending = state_.ending.load();
   if (ending == WorkerEnding::unmounted && has_served_) {
@@ -307,13 +326,19 @@ void Keeper::begin_upgrade() {
   }
   phase_ = Phase::draining;
   wake_ns_ = monotonic_ns() + kDrainNs;
-  kill(worker_, SIGTERM);
+  signal_worker(SIGTERM);
 }
 
+// Nothing comes back from a program that starts and then ends: so it is tried first.
 void Keeper::upgrade() {
-  process_.replace_keeper(state_.program);
-  say(LOG_ERR, "%s: cannot execute %s: %s; the old program serves on", state_.mount_point,
-      state_.program, strerror(errno));
+  if (process_.can_run(state_.program, state_.oom_score_adj)) {
+    process_.replace_keeper(state_.program);
+    say(LOG_ERR, "%s: cannot execute %s: %s; the old program serves on", state_.mount_point,
+        state_.program, strerror(errno));
+  } else {
+    say(LOG_ERR, "%s: %s --version does not work; the old program serves on", state_.mount_point,
+        state_.program);
+  }
   start_worker();
 }
 
@@ -348,13 +373,45 @@ void Keeper::end(int code) {
   exit_code_ = code;
   // Told that the mount is gone, the worker may take a while to leave; what is there by now is
   // somebody else's, perhaps with our device number, which the kernel gives out again.
-  if (state_.ending.load() != WorkerEnding::unmounted) detach();
-  if (worker_ > 0) {
-    kill(worker_, SIGKILL);
-    while (waitpid(worker_, nullptr, 0) < 0 && errno == EINTR) {
-    }
+  if (state_.ending.load() != WorkerEnding::unmounted) {
+    abort_connection();
+    detach();
   }
+  signal_worker(SIGKILL);
+  await_worker();
   unlink(state_.record_path);
+}
+
+// Ends all requests.  The exit of the last process that has the connection does so too, but until
+// then detaching may wait, in the kernel, for a reply that nobody will write.
+void Keeper::abort_connection() {
+  pollfd connection{fuse_.fd(), POLLIN, 0};
+  // One that has ended may have left its device number to another mount.
+  if (poll(&connection, 1, 0) < 0 || (connection.revents & POLLERR) != 0) return;
+  // fusectl is not mounted everywhere.  Root needs no mount point for it; others, to whom their own
+  // connections belong there, take what there is.
+  const int context = fsopen("fusectl", FSOPEN_CLOEXEC);
+  if (context >= 0) fsconfig(context, FSCONFIG_CMD_CREATE, nullptr, nullptr, 0);
+  int control = context >= 0 ? fsmount(context, FSMOUNT_CLOEXEC, 0) : -1;
+  if (control < 0) control = open("/sys/fs/fuse/connections", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  char path[32];
+  snprintf(path, sizeof path, "%u/abort", state_.device_minor);
+  const int fd = openat(control, path, O_WRONLY | O_CLOEXEC);
+  if (fd >= 0 && write(fd, "1", 1) != 1)
+    say(LOG_ERR, "%s: ending the connection: %s", state_.mount_point, strerror(errno));
+  for (const int opened : {fd, control, context})
+    if (opened >= 0) close(opened);
+}
+
+// One that does not leave in time is left to init.
+void Keeper::await_worker() {
+  const uint64_t until_ns = monotonic_ns() + kReapNs;
+  sigset_t child;
+  sigemptyset(&child);
+  sigaddset(&child, SIGCHLD);
+  const timespec pause{0, 100 * kNsPerMs};
+  while (worker_ > 0 && waitpid(worker_, nullptr, WNOHANG) == 0 && monotonic_ns() < until_ns)
+    sigtimedwait(&child, nullptr, &pause);
 }
 
 // Only root may; without it sequential reads are half as fast.
@@ -382,10 +439,10 @@ void Keeper::prepare_record() {
 // As format_record(), but in place.
 void Keeper::write_record() {
   if (record_text_.empty()) return;
-  const int bytes =
-      snprintf(record_text_.data(), record_text_.size(),
-               "keeper %d\nworker %d\ngeneration %u\nupgrades %u\n%s", getpid(), worker_,
-               state_.generation.load(), state_.upgrades.load(), record_tail_.c_str());
+  const int bytes = snprintf(record_text_.data(), record_text_.size(),
+                             "keeper %d\nworker %d\ngeneration %u\nupgrades %u\n%s", getpid(),
+                             std::max(worker_, 0), state_.generation.load(), state_.upgrades.load(),
+                             record_tail_.c_str());
   const int fd =
       open(record_temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
   const bool is_written =

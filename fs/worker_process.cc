@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -15,6 +17,12 @@
 #include "store/base/bytes.h"
 
 namespace cake {
+namespace {
+
+// A program on a slow disk is read within it; readers wait meanwhile.
+constexpr int kTrialMs = 5000;
+
+}  // namespace
 
 WorkerProcess::WorkerProcess(const std::vector<std::string>& arguments,
                              KeeperDescriptors descriptors)
@@ -23,10 +31,12 @@ WorkerProcess::WorkerProcess(const std::vector<std::string>& arguments,
   words_.push_back(kWorkerCommand);
   words_.push_back(kKeeperCommand);
   words_.push_back(cat(kKeeperVariable, "=", descriptors.fuse, ",", descriptors.memory));
+  words_.push_back("--version");
   words_.insert(words_.end(), arguments.begin(), arguments.end());
   worker_argv_ = {words_[0].data(), words_[1].data()};
   keeper_argv_ = {words_[0].data(), words_[2].data()};
-  for (size_t i = 4; i < words_.size(); i++) {
+  trial_argv_ = {words_[0].data(), words_[4].data(), nullptr};
+  for (size_t i = 5; i < words_.size(); i++) {
     worker_argv_.push_back(words_[i].data());
     keeper_argv_.push_back(words_[i].data());
   }
@@ -62,6 +72,36 @@ void WorkerProcess::execute_worker(pid_t keeper, int oom_score_adj) {
   keep_descriptors(true);
   execve("/proc/self/exe", worker_argv_.data(), environment_.data());
   dprintf(2, "cake: starting the worker: %s\n", strerror(errno));
+  _exit(127);
+}
+
+bool WorkerProcess::can_run(const char* program, int oom_score_adj) {
+  const pid_t pid = fork();
+  if (pid == 0) execute_trial(program, oom_score_adj);
+  if (pid < 0) return false;
+  const int watch = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+  pollfd ended{watch, POLLIN, 0};
+  if (watch < 0 || poll(&ended, 1, kTrialMs) != 1) {
+    kill(pid, SIGKILL);
+    if (watch >= 0) poll(&ended, 1, kTrialMs);
+  }
+  int status = -1;
+  // One that waits for a disk does not die at once; it stays a zombie as long as we live.
+  const bool is_reaped = waitpid(pid, &status, WNOHANG) == pid;
+  if (watch >= 0) close(watch);
+  return is_reaped && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+void WorkerProcess::execute_trial(const char* program, int oom_score_adj) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  set_oom_score_adj(oom_score_adj);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  const int null = open("/dev/null", O_RDWR);
+  for (const int fd : {0, 1, 2}) dup2(null, fd);
+  syscall(SYS_close_range, 3u, ~0u, 0u);
+  execv(program, trial_argv_.data());
   _exit(127);
 }
 

@@ -25,11 +25,16 @@ class WorkerProcess {
   // The process id, or -1 with errno.
   pid_t start(int oom_score_adj);
 
+  // Whether `program --version` succeeds within a few seconds: half installed, or with a library
+  // missing, it does not.  Leaves the mount's descriptors out of it.
+  bool can_run(const char* program, int oom_score_adj);
+
   // Executes `program` in this process, with the two descriptors.  Returns only on failure (errno).
   void replace_keeper(const char* program);
 
  private:
   [[noreturn]] void execute_worker(pid_t keeper, int oom_score_adj);
+  [[noreturn]] void execute_trial(const char* program, int oom_score_adj);
   void keep_descriptors(bool is_kept);
 
   // Constant after construction.
@@ -37,6 +42,7 @@ class WorkerProcess {
   std::vector<std::string> words_;
   std::vector<char*> worker_argv_;
   std::vector<char*> keeper_argv_;
+  std::vector<char*> trial_argv_;
   std::vector<char*> environment_;
 };
 

@@ -107,10 +107,11 @@ int serve(const Config& config, const std::string& source) {
   if (hot_files) served.hot_files = &*hot_files;
   ModelFs file_system((*session)->client(), view, served);
   // After a lie of the disk or the hub: the kernel's copy goes, then the file is fetched again.
-  const FileProof proof((*session)->client(), (*session)->metrics(), {}, [&](RowId content) {
-    const Status dropped = invalidate_node(**channel, file_node(content));
-    if (!dropped) log_warn(dropped.error().message);
-  });
+  const auto drop = [&](RowId content, const std::function<bool()>& should_stop) {
+    const Status dropped = invalidate_node(**channel, file_node(content), should_stop);
+    if (!dropped && dropped.error().code != Errc::cancelled) log_warn(dropped.error().message);
+  };
+  const FileProof proof((*session)->client(), (*session)->metrics(), {}, drop);
   Counter& received = (*session)->metrics().counter("fetch.bytes_received");
   const TrafficReport traffic((*channel)->state().keeper_pid.load(), [&] {
     return TrafficReport::Counts{received.value(), (*channel)->opens().size()};

@@ -45,7 +45,7 @@ class ProofTest : public ::testing::Test {
 };
 
 TEST_F(ProofTest, MarksWhatIsRight) {
-  FileProof proof(*client_, fixture_.metrics(), eager(), [](RowId) { FAIL(); });
+  FileProof proof(*client_, fixture_.metrics(), eager(), [](RowId, const auto&) { FAIL(); });
   fetch();
   EXPECT_TRUE(eventually([&] { return row().verified; }));
   EXPECT_EQ(upstream_->counts().bytes, content_.bytes);
@@ -55,7 +55,7 @@ TEST_F(ProofTest, ReplacesWhatIsWrong) {
   upstream_->corrupt_next_read();
   fetch();
   std::atomic<RowId> rejected{0};
-  FileProof proof(*client_, fixture_.metrics(), eager(), [&](RowId id) {
+  FileProof proof(*client_, fixture_.metrics(), eager(), [&](RowId id, const auto&) {
     // Its rows are gone by now.
     EXPECT_EQ(must(fixture_.index().cached(id)).bytes, 0u);
     rejected = id;
@@ -70,7 +70,7 @@ TEST_F(ProofTest, GivesUpOnAHubThatLies) {
   Buffer other = random_bytes(8, 3 * kMiB);
   upstream_->serve("org/name", "main", content_.commit, {{"w.bin", std::string(as_text(other))}});
   std::atomic<unsigned> rejections{0};
-  FileProof proof(*client_, fixture_.metrics(), eager(), [&](RowId) { rejections++; });
+  FileProof proof(*client_, fixture_.metrics(), eager(), [&](RowId, const auto&) { rejections++; });
   fetch();
   EXPECT_TRUE(eventually([&] { return rejections == 1 && row().mismatched; }));
   EXPECT_EQ(must(fixture_.index().cached(content_.id)).bytes, content_.bytes);
@@ -97,7 +97,7 @@ TEST_F(ProofTest, LeavesTheWorkToTheProcessThatHasIt) {
   constexpr uint64_t kProofRegion = (uint64_t{1} << 24) - 1;
   ASSERT_TRUE(must(others.try_claim(content_.id, kProofRegion)));
   fetch();
-  FileProof proof(*client_, fixture_.metrics(), eager(), [](RowId) { FAIL(); });
+  FileProof proof(*client_, fixture_.metrics(), eager(), [](RowId, const auto&) { FAIL(); });
   const Counter& verified = fixture_.metrics().counter("fetch.files_verified");
   // Rounds are made: a second file is proved meanwhile.
   const Buffer bytes = random_bytes(9, kMiB);

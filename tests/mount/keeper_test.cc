@@ -11,6 +11,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <thread>
 #include <vector>
 
@@ -34,9 +35,22 @@ bool is_gone(pid_t pid) {
   return pid > 0 && wait_until_true([=] { return !is_running(pid); });
 }
 
-// One page at `offset`, O_DIRECT; 0 or errno.  A wrong byte is EBADMSG.
-int read_page(const std::string& path, uint64_t offset) {
-  const int fd = open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
+// Whether a thread of the process, or a child, is in a wait that no signal ends.
+bool waits_deaf(pid_t pid) {
+  const std::filesystem::path tasks = cat("/proc/", pid, "/task");
+  std::string stats;
+  for (const auto& task : std::filesystem::directory_iterator(tasks)) {
+    stats += read_text_file(task.path() / "stat", 4096).value();
+    std::istringstream children(read_text_file(task.path() / "children", 4096).value());
+    for (std::string child; children >> child;)
+      stats += read_text_file(cat("/proc/", child, "/stat"), 4096).value();
+  }
+  return stats.find(") D ") != std::string::npos;
+}
+
+// One page at `offset`, O_DIRECT unless told otherwise; 0 or errno.  A wrong byte is EBADMSG.
+int read_page(const std::string& path, uint64_t offset, int flags = O_DIRECT) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | flags);
   if (fd < 0) return errno;
   alignas(4096) unsigned char page[4096];
   const ssize_t got = pread(fd, page, sizeof page, static_cast<off_t>(offset));
@@ -119,6 +133,17 @@ TEST_F(KeeperMount, UpgradeToAMissingProgramServesOn) {
   EXPECT_EQ(read_page(mount.path("f"), 0), 0);
 }
 
+// Half installed, or without one of its libraries: it can be executed, and ends at once.
+TEST_F(KeeperMount, UpgradeToAFailingProgramServesOn) {
+  const std::string program = "/tmp/cakefs-failing-" + std::to_string(getpid());
+  std::ofstream(program) << "#!/bin/sh\nexit 1\n";
+  std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+  PatternMount mount({"program=" + program});
+  EXPECT_FALSE(upgrade_mount(mount.record(), Deadline::after(Millis(20'000))));
+  EXPECT_EQ(read_page(mount.path("f"), 0), 0);
+  unlink(program.c_str());
+}
+
 TEST_F(KeeperMount, ParkedReadsSurviveAKillAndAnUpgrade) {
   constexpr unsigned kReads = 300;
   PatternMount mount({"gate=/tmp/cakefs-gate-" + std::to_string(getpid())});
@@ -160,6 +185,43 @@ TEST_F(KeeperMount, KilledReaderOfAParkedReadShowsItsSignal) {
   EXPECT_TRUE(is_running(keeper));
   kill(keeper, SIGTERM);
   EXPECT_TRUE(wait_until_true([&] { return waitpid(reader, nullptr, WNOHANG) == reader; }));
+}
+
+// Who drops a file's pages waits in the kernel, deaf to signals, for the one that is being read.
+// As a thread of the worker it kept the worker from being reaped, the next from being started, and
+// so the page from being read.
+TEST_F(KeeperMount, WorkerThatDropsPagesCanBeReplaced) {
+  const std::string gate = "/tmp/cakefs-gate-" + std::to_string(getpid());
+  PatternMount mount({"gate=" + gate});
+  std::atomic<int> failed{-1};
+  std::thread reader([&] { failed = read_page(mount.path("gated"), kMiB, 0); });
+  EXPECT_TRUE(wait_until_true([&] { return mount.attribute("user.parked") > 0; }));
+  const MountRecord first = mount.record();
+  mount.attribute("user.drop");
+  EXPECT_TRUE(wait_until_true([&] { return waits_deaf(first.worker_pid); }));
+  mount.kill_worker();
+  EXPECT_TRUE(wait_until_true([&] { return mount.attribute("user.parked") > 0; }));
+  mount.attribute("user.drop");
+  EXPECT_TRUE(upgrade_mount(mount.record(), Deadline::after(Millis(20'000))));
+  EXPECT_EQ(mount.record().generation, first.generation + 2);
+  std::ofstream(gate).close();
+  reader.join();
+  EXPECT_EQ(failed, 0);
+  unlink(gate.c_str());
+}
+
+// Nobody answers any more what it waits for, and it holds the connection too.
+TEST_F(KeeperMount, EndOfAMountIsNotHeldUpByWhoDropsPages) {
+  PatternMount mount({"deaths=1"});
+  const MountRecord record = mount.record();
+  std::thread reader([&] { read_page(mount.path("gated"), kMiB, 0); });
+  EXPECT_TRUE(wait_until_true([&] { return mount.attribute("user.parked") > 0; }));
+  mount.attribute("user.drop");
+  EXPECT_TRUE(wait_until_true([&] { return waits_deaf(record.worker_pid); }));
+  kill(record.worker_pid, SIGABRT);
+  EXPECT_TRUE(is_gone(record.keeper_pid));
+  EXPECT_FALSE(mount.is_mounted());
+  reader.join();
 }
 
 TEST_F(KeeperMount, PoisonRequestGetsAnErrorAndTheMountGoesOn) {
@@ -301,6 +363,42 @@ TEST_F(KeeperMount, StrangeNamesAreMounted) {
   PatternMount mount({"source=hf:a b\\c,d"});
   ASSERT_EQ(mount.exit_status(), 0) << mount.error_output();
   EXPECT_EQ(mount.record().source, "hf:a b\\c,d");
+}
+
+// The next worker is asked to drain.  The id of no worker, -1, is to kill(2) every process there
+// is: hence in a namespace of processes, with one in it that must not be hit.
+TEST_F(KeeperMount, UpgradeOfAWorkerThatDiesReadySignalsNobodyElse) {
+  const std::string script = R"sh(
+    set -e
+    d=$(mktemp -d /tmp/cakefs-ready-XXXXXX)
+    trap 'umount -l "$d/mnt" 2>/dev/null || true; rm -rf --one-file-system "$d"' EXIT
+    mount -t tmpfs none /run && mkdir "$d/mnt"
+    "$1" "$d/mnt" dies_ready=2 gate="$d/gate"
+    sleep 100 &
+    bystander=$!
+    record=$(echo /run/cakefs/*.mount)
+    field() { awk -v key="$1" '$1 == key { print $2 }' "$record"; }
+    keeper=$(field keeper)
+    kill -9 "$(field worker)"
+    until pgrep -P "$keeper" -f internal-worker > /dev/null; do :; done
+    kill -HUP "$keeper"
+    touch "$d/gate"
+    for i in $(seq 2000); do
+      test "$(field upgrades)" = 1 && test "$(field generation)" -gt 3 && break
+      kill -0 "$bystander" "$keeper"
+      sleep 0.01
+    done
+    test "$(field upgrades)" = 1
+    kill -0 "$bystander"
+    cksum < "$d/mnt/f" > /dev/null
+    umount "$d/mnt"
+  )sh";
+  std::string said;
+  EXPECT_EQ(run_command({"unshare", "-m", "-p", "-f", "--mount-proc", "timeout", "50", "bash", "-c",
+                         script, "bash", pattern_mount_program()},
+                        &said),
+            0)
+      << said;
 }
 
 TEST_F(KeeperMount, PassthroughSurvivesAKill) {

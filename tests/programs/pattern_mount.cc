@@ -4,10 +4,12 @@
 //   gated    held until the file gate=PATH exists
 //   poison   a read of it ends the worker by signal=N
 //   through  opened through passthrough to backing=PATH, when the kernel agreed
-// and two attributes of the root: user.parked (requests held) and user.generation.
+// and attributes of the root: user.parked (requests held), user.generation, and user.drop, which
+// when asked for begins to drop the pages of `gated` from the kernel.
 // Other keys: trace=FILE (gets "OFFSET LENGTH" of each read of f, in the order of arrival)
 // latency_ms=N (reads are answered so much later) foreground=1 deaths=N fail=CODE (the worker ends
-// at its start) program=PATH source=S.
+// at its start) dies_ready=N (worker N waits until the file gate=PATH exists, says that it is
+// ready, and ends before the keeper is sent its signal) program=PATH source=S.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -23,6 +25,7 @@
 #include <vector>
 
 #include "fs/fuse_api.h"
+#include "fs/invalidate.h"
 #include "fs/keeper.h"
 #include "fs/worker.h"
 #include "store/base/bytes.h"
@@ -84,6 +87,7 @@ class PatternFilesystem final : public Filesystem {
     }
     for (auto& thread : threads_)
       if (thread.joinable()) thread.join();
+    if (dropper_.joinable()) dropper_.join();
     MutexLock lock(mutex_);
     if (trace_ != nullptr) fclose(std::exchange(trace_, nullptr));
   }
@@ -153,6 +157,9 @@ class PatternFilesystem final : public Filesystem {
     } else if (strcmp(name, "user.parked") == 0) {
       MutexLock lock(self.mutex_);
       value = std::to_string(self.gated_.size());
+    } else if (strcmp(name, "user.drop") == 0) {
+      MutexLock lock(self.mutex_);
+      if (!self.dropper_.joinable()) self.dropper_ = std::thread([&self] { self.drop_gated(); });
     } else {
       fuse_reply_err(request, ENODATA);
       return;
@@ -206,6 +213,13 @@ class PatternFilesystem final : public Filesystem {
       fuse_reply_buf(read.request, buffer.data(), buffer.size());
     }
   }
+  void drop_gated() {
+    const Status dropped = invalidate_node(channel(), kGated, [this] {
+      MutexLock lock(mutex_);
+      return is_draining_;
+    });
+    if (!dropped) fprintf(stderr, "pattern_mount: %s\n", dropped.error().message.c_str());
+  }
   void open_gate() REQUIRES(mutex_) {
     if (gated_.empty() || access(settings_["gate"].c_str(), F_OK) != 0) return;
     reads_.swap(gated_);
@@ -222,6 +236,7 @@ class PatternFilesystem final : public Filesystem {
   Millis latency_{};
   FILE* trace_ GUARDED_BY(mutex_) = nullptr;
   std::thread threads_[2];
+  std::thread dropper_;
 };
 
 Settings parse(const std::vector<std::string>& words) {
@@ -244,6 +259,12 @@ int work(const std::vector<std::string>& words) {
     fprintf(stderr, "pattern_mount: %s\n", channel.error().message.c_str());
     return kMountSystem;
   }
+  KeeperState& state = (*channel)->state();
+  if (settings.count("dies_ready") && settings["dies_ready"] == cat(state.generation.load())) {
+    while (access(settings["gate"].c_str(), F_OK) != 0) usleep(1000);
+    state.ready_generation.store(state.generation.load());
+    return kMountSystem;
+  }
   PatternFilesystem filesystem(std::move(settings));
   return run_worker(filesystem, **channel, WorkerOptions{});
 }
@@ -264,9 +285,11 @@ int mount(const std::string& directory, const std::vector<std::string>& words) {
 
 int run(const std::vector<std::string>& words) {
   if (words.empty()) return kMountUsage;
+  if (words[0] == "--version") return 0;
   const std::vector<std::string> rest(words.begin() + 1, words.end());
   if (words[0] == kWorkerCommand) return work(rest);
   if (words[0] == kKeeperCommand) return resume_keeper(rest);
+  if (words[0] == kInvalidateCommand) return run_invalidate(rest);
   return mount(words[0], rest);
 }
 
