@@ -87,7 +87,7 @@ TEST_F(ProofTest, ReachesFilesBehindManyThatWereEvicted) {
   const Buffer bytes = random_bytes(9, kMiB);
   const ContentRow last = true_content(fixture_.store(), "hf:fake", "x.bin", bytes);
   store_bytes(fixture_, last, bytes);
-  FileProof proof(*client_, fixture_.metrics(), eager(), [](RowId) { FAIL(); });
+  FileProof proof(*client_, fixture_.metrics(), eager(), [](RowId, const auto&) { FAIL(); });
   EXPECT_TRUE(eventually([&] { return must(fixture_.index().find_content(last.id))->verified; }));
 }
 

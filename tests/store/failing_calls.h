@@ -19,8 +19,6 @@ class FailingCalls {
   // Reads fail only where they touch this byte.
   FailingCalls& at(uint64_t offset);
 
-  static bool is_available();
-
   struct Rule;
 
  private:

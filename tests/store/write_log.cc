@@ -151,10 +151,6 @@ FailingCalls& FailingCalls::at(uint64_t offset) {
   return *this;
 }
 
-bool FailingCalls::is_available() {
-  return WriteLog::is_available();
-}
-
 // --- What is left ---
 
 namespace {
