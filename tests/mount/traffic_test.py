@@ -91,7 +91,10 @@ def test_cold_faults_are_not_serialized():
     budget = faults * latency
     note(f"{threads} x {faults} cold faults over {latency * 1000:.0f} ms: {wall:.2f} s, "
          f"{wall / budget:.2f} x {budget:.2f} s")
-    check(wall <= 3 * budget, f"{wall:.2f} s, more than 3 x {budget:.2f} s")
+    # One behind the other they would take as many budgets as there are threads; a busy machine
+    # takes a few.
+    most = threads / 2 * budget
+    check(wall <= most, f"{wall:.2f} s, more than {most:.2f} s: faults wait for each other")
 
 
 if __name__ == "__main__":
