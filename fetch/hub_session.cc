@@ -174,6 +174,8 @@ void HubSession::retry(std::shared_ptr<Get> call, Error error, std::optional<Mil
   call->redirects = 0;
   wait(delay, call->deadline,
        [this, self = shared_from_this(), call, error = std::move(error)](Status status) {
+         // On a busy machine the timer may fire when the deadline is over.
+         if (!status && status.error().code == Errc::timeout) return call->done(error);
          if (!status) return call->done(status.error().with(error.message));
          send(call);
        });
