@@ -91,6 +91,10 @@ class Client {
 
  private:
   using NameKey = std::pair<RepoName, std::string>;  // repo and revision
+  struct KnownAuthor {
+    std::vector<std::string> ids;   // of the last listing, and those with a snapshot here
+    bool is_listed_lately = false;  // the listing is not to be renewed yet
+  };
   struct ListingKey {
     RepoType type;
     std::string author;
@@ -108,8 +112,8 @@ class Client {
   std::optional<Error> remembered_failure(const NameKey& key) EXCLUDES(mutex_);
   Result<SnapshotPtr> snapshot_of(RowId repo_row, const std::string& commit) EXCLUDES(mutex_);
   Result<std::vector<std::string>> known_repos_of(RepoType type, const std::string& author);
-  void renew_listing(RepoType type, const std::string& author, Deadline deadline,
-                     Done<std::vector<std::string>> done);
+  // Errors are answers that need no hub: no such name, absent when asked lately, offline.
+  Result<KnownAuthor> known_author(RepoType type, const std::string& author);
   void ask_for_listing(RepoType type, const std::string& author, ListPart part, Deadline deadline,
                        Done<RepoList> done);
 

@@ -1,9 +1,7 @@
 #include "fs/keeper.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -18,6 +16,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "fs/abort_connection.h"
 #include "fs/fuse_uapi.h"
 #include "fs/keeper_state.h"
 #include "fs/mount_record.h"
@@ -69,7 +68,6 @@ class Keeper {
   void await_worker();
 
   bool is_our_mount_visible() const;
-  void abort_connection();
   void detach();
   void end(int code);
   void raise_readahead();
@@ -374,33 +372,13 @@ void Keeper::end(int code) {
   // Told that the mount is gone, the worker may take a while to leave; what is there by now is
   // somebody else's, perhaps with our device number, which the kernel gives out again.
   if (state_.ending.load() != WorkerEnding::unmounted) {
-    abort_connection();
+    if (const int failed = abort_connection(fuse_.fd(), state_.device_minor); failed != 0)
+      say(LOG_ERR, "%s: ending the connection: %s", state_.mount_point, strerror(failed));
     detach();
   }
   signal_worker(SIGKILL);
   await_worker();
   unlink(state_.record_path);
-}
-
-// Ends all requests.  The exit of the last process that has the connection does so too, but until
-// then detaching may wait, in the kernel, for a reply that nobody will write.
-void Keeper::abort_connection() {
-  pollfd connection{fuse_.fd(), POLLIN, 0};
-  // One that has ended may have left its device number to another mount.
-  if (poll(&connection, 1, 0) < 0 || (connection.revents & POLLERR) != 0) return;
-  // fusectl is not mounted everywhere.  Root needs no mount point for it; others, to whom their own
-  // connections belong there, take what there is.
-  const int context = fsopen("fusectl", FSOPEN_CLOEXEC);
-  if (context >= 0) fsconfig(context, FSCONFIG_CMD_CREATE, nullptr, nullptr, 0);
-  int control = context >= 0 ? fsmount(context, FSMOUNT_CLOEXEC, 0) : -1;
-  if (control < 0) control = open("/sys/fs/fuse/connections", O_PATH | O_DIRECTORY | O_CLOEXEC);
-  char path[32];
-  snprintf(path, sizeof path, "%u/abort", state_.device_minor);
-  const int fd = openat(control, path, O_WRONLY | O_CLOEXEC);
-  if (fd >= 0 && write(fd, "1", 1) != 1)
-    say(LOG_ERR, "%s: ending the connection: %s", state_.mount_point, strerror(errno));
-  for (const int opened : {fd, control, context})
-    if (opened >= 0) close(opened);
 }
 
 // One that does not leave in time is left to init.

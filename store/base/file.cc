@@ -25,6 +25,13 @@ Error here(std::string_view call, const std::string& path) {
   return errno_error(errno, cat(call, " ", path));
 }
 
+Error read_error(const std::string& path) {
+  const bool is_unreadable = errno == EIO;
+  Error error = here("read", path);
+  if (is_unreadable) error.code = Errc::corrupt;
+  return error;
+}
+
 // One read or write never moves more than this; larger requests are looped over.
 constexpr size_t kMaxTransferBytes = size_t{1} << 30;
 
@@ -87,17 +94,6 @@ Result<File> File::open(const std::string& path, Mode mode, int extra_flags) {
 int File::release() {
   return std::exchange(fd_, -1);
 }
-
-namespace {
-
-Error read_error(const std::string& path) {
-  const bool is_unreadable = errno == EIO;
-  Error error = here("read", path);
-  if (is_unreadable) error.code = Errc::corrupt;
-  return error;
-}
-
-}  // namespace
 
 Result<size_t> File::read_at(uint64_t offset, MutableByteSpan out) const {
   size_t done = 0;
