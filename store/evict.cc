@@ -26,6 +26,10 @@ constexpr uint64_t kAheadShare = 80;
 constexpr uint64_t kFirstStep = 2 * kMiB;
 // Rows dropped and punched together: bounds memory, and how long their bytes lie about.
 constexpr size_t kRemoveRows = 20'000;
+// Between two of these the disk is the readers' for so many times as long as the first took, but
+// who waits for room does not wait for more than the sum (tests/bench/eviction_time_bench).
+constexpr int kRestFactor = 3;
+constexpr Millis kMaxRests{5'000};
 
 // Blocks of packs that rows do not account for: looked for beyond so much.
 constexpr uint64_t kUnnamedShare = 100;
@@ -193,6 +197,15 @@ Result<uint64_t> Evictor::give_back_unnamed_locked(uint64_t named_bytes, uint64_
   return freed;
 }
 
+// Answers how long it was.
+SteadyTime::duration Evictor::rest(SteadyTime::duration at_most) {
+  const SteadyTime start = steady_now();
+  MutexLock lock(mutex_);
+  while (!stops_)
+    if (!wake_.wait_until(mutex_, start + at_most)) break;
+  return steady_now() - start;
+}
+
 // `is_batch`: as much more as is worth a look at all rows.
 Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
   CAKE_TRY(write_accesses());
@@ -226,6 +239,7 @@ Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
   plan.decide(is_batch ? std::max(bytes, batch) : bytes);
 
   std::vector<ChunkRow> victims;
+  SteadyTime::duration rests_left = kMaxRests;
   const auto remove_some = [&]() -> Status {
     const Reclaimer::Gone gone = CAKE_TRY(reclaimer_.remove(victims, kept, true));
     sum.chunks += gone.chunks;
@@ -236,11 +250,17 @@ Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
   for (const WholeFiles::Entry& file : files)
     if (plan.takes(kFileUses, file.last_access, file.bytes))
       sum.bytes += whole->evict(file.content);
+  const auto remove_some_and_rest = [&]() -> Status {
+    const SteadyTime start = steady_now();
+    CAKE_TRY(remove_some());
+    rests_left -= rest(std::min(rests_left, (steady_now() - start) * kRestFactor));
+    return {};
+  };
   CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
     if (!may_go(row)) return {};
     if (!plan.takes(row.uses, row.last_access, Reclaimer::disk_bytes(row.location))) return {};
     victims.push_back(row);
-    return victims.size() < kRemoveRows ? Status() : remove_some();
+    return victims.size() < kRemoveRows ? Status() : remove_some_and_rest();
   }));
   CAKE_TRY(remove_some());
   CAKE_TRY(upkeep_.trim_ghosts(rows));

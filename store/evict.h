@@ -92,6 +92,7 @@ class Evictor {
   Error at_limit() const;
   Result<uint64_t> try_reserve(const PackWriter& pack, std::span<const NewEntry> entries);
   Result<Reclaimer::Gone> evict_locked(uint64_t bytes, bool is_batch);
+  SteadyTime::duration rest(SteadyTime::duration at_most) EXCLUDES(mutex_);
   Result<uint64_t> give_back_unnamed_locked(uint64_t named_bytes, uint64_t bytes);
   Result<double> learn_share();
   void run() EXCLUDES(mutex_);
