@@ -41,7 +41,7 @@ void Committer::run() {
 Committer::Outcome Committer::commit(const PutGroup& group) {
   const uint32_t id = group.pack != nullptr ? group.pack->id() : 0;
   // What was to seal a pack that has been given up since: nothing is lost with it.
-  if (queue_.is_condemned(id) && group.extents.empty()) return {Status(), Outcome::committed, {}};
+  if (queue_.is_condemned(id) && group.sequences.empty()) return {Status(), Outcome::committed, {}};
   if (group.pack != nullptr) {
     // One failed fdatasync condemns the pack: the kernel may have dropped any of its pages, and
     // says so once (see fsync(2), "ERRORS").

@@ -211,7 +211,9 @@ Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
   CAKE_TRY(write_accesses());
   Reclaimer::Gone sum;
   const Reclaimer::Kept kept = CAKE_TRY(reclaimer_.kept());
-  EvictionPlan plan(unix_now(), CAKE_TRY(learn_share()));
+  const int64_t now = unix_now();
+  const double share = CAKE_TRY(learn_share());
+  EvictionPlan plan(now, share);
   const std::vector<uint32_t> whole_packs = CAKE_TRY(upkeep_.whole_packs());
   const auto may_go = [&](const ChunkRow& row) {
     return !kept.has(row.digest) &&
@@ -224,19 +226,24 @@ Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
   if (whole != nullptr) files = CAKE_TRY(whole->list_evictable(kept.keys));
   for (const WholeFiles::Entry& file : files) plan.count(kFileUses, file.last_access, file.bytes);
   uint64_t rows = 0, named_bytes = 0;
-  CAKE_TRY(upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
-    rows++;
-    if (!std::binary_search(whole_packs.begin(), whole_packs.end(), row.location.pack))
-      named_bytes += Reclaimer::disk_bytes(row.location);
-    if (may_go(row)) plan.count(row.uses, row.last_access, Reclaimer::disk_bytes(row.location));
-    return {};
-  }));
+  const auto count_chunks = [&]() -> Status {
+    rows = named_bytes = 0;
+    return upkeep_.each_chunk([&](const ChunkRow& row) -> Status {
+      rows++;
+      if (!std::binary_search(whole_packs.begin(), whole_packs.end(), row.location.pack))
+        named_bytes += Reclaimer::disk_bytes(row.location);
+      if (may_go(row)) plan.count(row.uses, row.last_access, Reclaimer::disk_bytes(row.location));
+      return {};
+    });
+  };
+  CAKE_TRY(count_chunks());
   // What is nobody's goes first.
   sum.bytes = CAKE_TRY(give_back_unnamed_locked(named_bytes, bytes));
   if (sum.bytes >= bytes || plan.counted_bytes() == 0) return sum;
   bytes -= sum.bytes;
   const uint64_t batch = std::min(space_.limits().cache_bytes, plan.counted_bytes()) / kBatchShare;
-  plan.decide(is_batch ? std::max(bytes, batch) : bytes);
+  const uint64_t wanted = is_batch ? std::max(bytes, batch) : bytes;
+  plan.decide(wanted);
 
   std::vector<ChunkRow> victims;
   SteadyTime::duration rests_left = kMaxRests;
@@ -247,9 +254,21 @@ Result<Reclaimer::Gone> Evictor::evict_locked(uint64_t bytes, bool is_batch) {
     victims.clear();
     return {};
   };
-  for (const WholeFiles::Entry& file : files)
-    if (plan.takes(kFileUses, file.last_access, file.bytes))
-      sum.bytes += whole->evict(file.content);
+  uint64_t whole_bytes = 0;
+  bool has_stayed = false;
+  for (const WholeFiles::Entry& file : files) {
+    if (!plan.takes(kFileUses, file.last_access, file.bytes)) continue;
+    const uint64_t freed = whole->evict(file.content);
+    whole_bytes += freed;
+    has_stayed |= freed == 0;
+  }
+  sum.bytes += whole_bytes;
+  // In use, needed, or damaged: chunks go in its place, or nothing would.
+  if (has_stayed && whole_bytes < wanted) {
+    plan = EvictionPlan(now, share);
+    CAKE_TRY(count_chunks());
+    plan.decide(wanted - whole_bytes);
+  }
   const auto remove_some_and_rest = [&]() -> Status {
     const SteadyTime start = steady_now();
     CAKE_TRY(remove_some());

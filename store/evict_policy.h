@@ -44,8 +44,8 @@ class EvictionPlan {
     void set_cut(uint64_t bytes_to_free);
   };
 
-  const int64_t now_;
-  const double share_;
+  int64_t now_;
+  double share_;
   Queue probation_, proven_;
 };
 

@@ -122,8 +122,10 @@ Status Index::drop_chunk(const Digest& digest, const Location& location) {
                .run());
   if (db.changes() > 0) {
     // Passthrough compares nothing: a whole file with one bad chunk is not for it any more.
-    Statement leave = db.prepare("UPDATE pack SET kind = ?2 WHERE id = ?1 AND kind = ?3");
-    CAKE_TRY(leave.bind(location.pack, PackKind::leaving, PackKind::materialized).run());
+    Statement leave = db.prepare("UPDATE pack SET kind = ?2 WHERE id = ?1 AND kind IN (?3, ?4)");
+    CAKE_TRY(
+        leave.bind(location.pack, PackKind::leaving, PackKind::materialized, PackKind::arriving)
+            .run());
   }
   return transaction.commit();
 }

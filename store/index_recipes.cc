@@ -8,6 +8,7 @@
 #include "store/base/log.h"
 #include "store/index_connections.h"
 #include "store/index_rows.h"
+#include "store/materialized_index.h"
 
 namespace cake {
 
@@ -194,6 +195,12 @@ Status Index::drop_recipe(RowId content) {
     Statement statement = db.prepare(sql);
     CAKE_TRY(statement.bind(content).run());
   }
+  // Kept as a whole file (materialize.h), it is not to be read by passthrough any more.
+  Statement leave = db.prepare(
+      "UPDATE pack SET kind = ?2 WHERE kind IN (?3, ?4) AND name ="
+      " (SELECT lower(hex(name)) || '.raw' FROM content WHERE id = ?1)");
+  CAKE_TRY(
+      leave.bind(content, PackKind::leaving, PackKind::materialized, PackKind::arriving).run());
   CAKE_TRY(forget_verification(db, content));
   return transaction.commit();
 }

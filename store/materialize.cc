@@ -197,7 +197,7 @@ Status Materializer::move_in(const MaterializedRow& row, const Plan& plan) {
     fault_point("materialize.punched");
     portion.clear();
   }
-  return index_->set_kind(row.pack, PackKind::materialized);
+  return index_->arrived(row.pack);
 }
 
 void Materializer::punch(const std::vector<Location>& left) {

@@ -99,9 +99,11 @@ class Materializer {
   struct Leave;
   Result<bool> take_out(const Plan& plan);
   Result<std::optional<uint64_t>> leave(const Plan& plan, const Leave& how);
+  Result<std::optional<uint64_t>> drop_uncut(RowId content, const Leave& how);
+  Result<bool> drop_unneeded(uint32_t pack, std::span<const ChunkRow> chunks);
   Result<std::optional<uint64_t>> drop_file(const MaterializedRow& row, const Plan& plan,
                                             const Leave& how);
-  Status check_room(uint64_t bytes) const;
+  Status check_room(uint64_t bytes, bool is_eviction) const;
   Status move_out(const MaterializedRow& row, const Plan& plan, const Leave& how);
   Status move_chunks(std::optional<PackWriter>& writer, const MaterializedRow& row,
                      const Plan& plan, const Leave& how);
@@ -109,6 +111,7 @@ class Materializer {
                                   const Digest& content, const Location& from, ByteSpan plain);
   Status remove(const MaterializedRow& row);
   Status recover_row(const MaterializedRow& row, uint64_t most_bytes);
+  Status recover_uncut(const MaterializedRow& row);
   Status recover_leaving(const MaterializedRow& row, const Plan& plan, uint64_t most_bytes);
   Status recover_file(const std::string& name);
   Result<bool> adopt(const std::string& name, const File& file, Plan& plan);

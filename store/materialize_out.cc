@@ -16,6 +16,8 @@ namespace {
 constexpr uint64_t kMovedByEviction = 256 * kMiB;
 // What a chunk takes in a pack at most, beside its bytes: a header, and padding on both sides.
 constexpr uint64_t kEntryOverhead = 2 * kBigAlignment;
+// Of the limit: by so much an eviction may pass it until what it copied from is gone.
+constexpr uint64_t kPassedShare = 128;
 
 uint64_t eviction_bound(uint64_t file_bytes) {
   return std::min(kMovedByEviction, file_bytes / 2);
@@ -70,7 +72,7 @@ Result<uint64_t> Materializer::evict(RowId content) {
   const std::optional<File> turn = CAKE_TRY(take_turn(store_));
   if (!turn) return uint64_t{0};
   const std::optional<Plan> plan = CAKE_TRY(make_plan(content));
-  if (!plan) return uint64_t{0};
+  if (!plan) return CAKE_TRY(drop_uncut(content, {})).value_or(0);
   Leave few;
   few.most_bytes = eviction_bound(plan->content.bytes);
   few.reserves = false;
@@ -79,7 +81,7 @@ Result<uint64_t> Materializer::evict(RowId content) {
 
 Result<bool> Materializer::is_evictable(const Entry& entry, const std::vector<uint64_t>& kept) {
   const std::vector<uint64_t> keys = CAKE_TRY(store_.upkeep().digest_keys({&entry.content, 1}));
-  if (keys.empty()) return false;  // its cut was forgotten: what is in it cannot be told
+  if (keys.empty()) return true;  // its cut was forgotten: only a look at all chunks can tell
   const auto is_kept = [&](uint64_t key) {
     return std::binary_search(kept.begin(), kept.end(), key);
   };
@@ -92,9 +94,9 @@ Result<std::optional<uint64_t>> Materializer::forget(RowId content,
   const std::optional<File> turn = CAKE_TRY(take_turn(store_));
   if (!turn) return std::nullopt;
   std::optional<Plan> plan = CAKE_TRY(make_plan(content));
-  if (!plan) return std::nullopt;
   Leave most;
   most.keys = staying;
+  if (!plan) return drop_uncut(content, most);
   Result<std::optional<uint64_t>> freed = leave(*plan, most);
   if (freed || freed.error().code != Errc::no_space) return freed;
   // Who removes something on a full disk wants room: what stays may be fetched again.
@@ -108,16 +110,51 @@ Result<std::optional<uint64_t>> Materializer::forget(RowId content,
   return std::nullopt;
 }
 
-// What fails leaves the file what it was: complete, with some chunks elsewhere as well.
+// What fails leaves the file complete: what it was when nothing has left it, else `leaving`.
 Result<std::optional<uint64_t>> Materializer::leave(const Plan& plan, const Leave& how) {
   const std::optional<Held> held = CAKE_TRY(hold(plan.content));
   if (!held) return std::nullopt;
   Result<std::optional<uint64_t>> freed = drop_file(held->row, plan, how);
-  if (!freed || !*freed) CAKE_TRY(index_->set_kind(held->row.pack, held->row.kind));
+  if (freed && *freed) return freed;
+  // A chunk may have proved wrong meanwhile, here or in a reader's hands.
+  if (held->row.kind != PackKind::leaving)
+    CAKE_TRY(index_->stay(held->row.pack, held->row.kind, plan.digests_in(held->row.pack)));
   return freed;
 }
 
-// As in Reclaimer::remove: rows first, then leases and pins again, then the bytes.
+// Without its cut nobody can say what a chunk in it belongs to, so none is moved: it goes when
+// nobody needs any of them.
+Result<std::optional<uint64_t>> Materializer::drop_uncut(RowId content, const Leave& how) {
+  const std::optional<ContentRow> row = CAKE_TRY(store_.index().find_content(content));
+  if (!row) return std::nullopt;
+  const std::optional<Held> held = CAKE_TRY(hold(*row));
+  if (!held) return std::nullopt;
+  const std::vector<ChunkRow> chunks = CAKE_TRY(index_->chunks_in(held->row.pack));
+  const Reclaimer::Kept kept = CAKE_TRY(store_.evictor().reclaimer().kept());
+  const bool is_needed = std::any_of(chunks.begin(), chunks.end(), [&](const ChunkRow& chunk) {
+    return kept.has(chunk.digest) || how.stays(chunk.digest);
+  });
+  if (is_needed || !CAKE_TRY(drop_unneeded(held->row.pack, chunks))) return std::nullopt;
+  CAKE_TRY(remove(held->row));
+  return held->row.bytes;
+}
+
+// As in Reclaimer::remove: rows first, then leases and pins again.  False: they are needed now, and
+// back.
+Result<bool> Materializer::drop_unneeded(uint32_t pack, std::span<const ChunkRow> chunks) {
+  std::vector<Digest> digests;
+  digests.reserve(chunks.size());
+  for (const ChunkRow& chunk : chunks) digests.push_back(chunk.digest);
+  CAKE_TRY(index_->drop(pack, digests));
+  fault_point("materialize.dropped");
+  const Reclaimer::Kept now = CAKE_TRY(store_.evictor().reclaimer().kept());
+  if (std::none_of(digests.begin(), digests.end(),
+                   [&](const Digest& digest) { return now.has(digest); }))
+    return true;
+  CAKE_TRY(store_.upkeep().restore_chunks(chunks));
+  return false;
+}
+
 Result<std::optional<uint64_t>> Materializer::drop_file(const MaterializedRow& row,
                                                         const Plan& plan, const Leave& how) {
   Reclaimer& reclaimer = store_.evictor().reclaimer();
@@ -142,28 +179,21 @@ Result<std::optional<uint64_t>> Materializer::drop_file(const MaterializedRow& r
   if (moved_bytes > how.most_bytes) return std::nullopt;
   if (moved_bytes > 0) CAKE_TRY(move_out(row, plan, needed));
 
-  std::vector<Digest> digests;
-  digests.reserve(others.size());
-  for (const ChunkRow& chunk : others) digests.push_back(chunk.digest);
-  CAKE_TRY(index_->drop(row.pack, digests));
-  fault_point("materialize.dropped");
-  if (!how.all_stay) {
-    const Reclaimer::Kept now = CAKE_TRY(reclaimer.kept());
-    if (std::any_of(digests.begin(), digests.end(),
-                    [&](const Digest& digest) { return now.has(digest); })) {
-      CAKE_TRY(store_.upkeep().restore_chunks(others));
-      return std::nullopt;
-    }
-  }
+  if (!CAKE_TRY(drop_unneeded(row.pack, others))) return std::nullopt;
+  // An extent whose digest was forgotten may have a row that others share.
+  if (!plan.has_all_digests() && !CAKE_TRY(index_->chunks_in(row.pack)).empty())
+    return std::nullopt;
   CAKE_TRY(remove(row));
   return row.bytes - std::min(row.bytes, moved_bytes);
 }
 
-Status Materializer::check_room(uint64_t bytes) const {
+Status Materializer::check_room(uint64_t bytes, bool is_eviction) const {
   const Space& space = store_.evictor().space();
   const DiskSpace disk = CAKE_TRY(disk_space(packs_));
+  const uint64_t passed = is_eviction ? space.limits().cache_bytes / kPassedShare : 0;
   const bool is_in_limit =
-      !space.is_limited() || CAKE_TRY(space.room()) >= static_cast<int64_t>(bytes);
+      !space.is_limited() ||
+      CAKE_TRY(space.room()) + static_cast<int64_t>(passed) >= static_cast<int64_t>(bytes);
   if (is_in_limit && disk.free_bytes >= bytes) return {};
   return Error{Errc::no_space,
                cat("chunks of a materialized file need ", bytes, " bytes in packs")};
@@ -174,6 +204,8 @@ Status Materializer::move_out(const MaterializedRow& row, const Plan& plan, cons
   const Status moved = move_chunks(writer, row, plan, how);
   if (!writer) return moved;
   const Status released = Evictor::release(writer->file(), writer->end());
+  // So that nobody salvages, behind what was published, bytes that only the page cache has.
+  if (!moved) CAKE_TRY(store_.index().seal_pack(writer->id(), 0));
   return moved ? released : moved;
 }
 
@@ -207,7 +239,7 @@ Status Materializer::move_chunks(std::optional<PackWriter>& writer, const Materi
   const auto begin_pack = [&]() -> Status {
     const uint64_t wanted = std::min(left_bytes, kPackBytes + kChunkBytes) + kBigAlignment;
     // Before there is a pack that nothing would go into.
-    CAKE_TRY(check_room(wanted));
+    CAKE_TRY(check_room(wanted, !how.reserves));
     writer.emplace(CAKE_TRY(create_pack(packs_, store_.index())));
     if (how.reserves && !CAKE_TRY(store_.evictor().reserve_free(writer->file(), wanted)))
       return Error{Errc::no_space, cat("no room for the chunks of ", path_of(row.name))};

@@ -35,6 +35,13 @@ struct Materializer::Plan {
     return std::all_of(locations.begin(), locations.end(),
                        [](const auto& location) { return location.has_value(); });
   }
+  // Of what lies in this pack.
+  std::vector<Digest> digests_in(uint32_t pack) const {
+    std::vector<Digest> there;
+    for (size_t i = 0; i < digests.size(); i++)
+      if (locations[i] && locations[i]->pack == pack) there.push_back(digests[i]);
+    return there;
+  }
   bool has_all_digests() const {
     return std::none_of(digests.begin(), digests.end(),
                         [](const Digest& digest) { return digest.is_zero(); });

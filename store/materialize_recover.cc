@@ -1,5 +1,7 @@
+#include <atomic>
 #include <utility>
 
+#include "store/base/clock.h"
 #include "store/base/digest.h"
 #include "store/base/log.h"
 #include "store/evict.h"
@@ -30,9 +32,15 @@ Status Materializer::recover_row(const MaterializedRow& row, uint64_t most_bytes
   const std::optional<RowId> content =
       name ? CAKE_TRY(store_.index().find_content_by_name(*name)) : std::nullopt;
   const std::optional<Plan> plan = content ? CAKE_TRY(make_plan(*content)) : std::nullopt;
-  if (!plan) return remove(row);
+  if (!plan) return recover_uncut(row);
   if (row.kind == PackKind::arriving) return move_in(row, *plan);
   return recover_leaving(row, *plan, most_bytes);
+}
+
+// What is in it may be all that others have of it.
+Status Materializer::recover_uncut(const MaterializedRow& row) {
+  if (CAKE_TRY(index_->chunks_in(row.pack)).empty()) return remove(row);
+  return index_->set_kind(row.pack, PackKind::leaving);
 }
 
 // It is read chunk by chunk as long as it is `leaving`, so nothing is wrong with leaving it so:
@@ -47,7 +55,7 @@ Status Materializer::recover_leaving(const MaterializedRow& row, const Plan& pla
       elsewhere++;
   }
   // Nothing had left it.  (A chunk that proved wrong has: such a file does not become what it was.)
-  if (elsewhere == 0) return index_->set_kind(row.pack, PackKind::materialized);
+  if (elsewhere == 0) return index_->stay(row.pack, PackKind::materialized, plan.digests);
   if (bytes > most_bytes) {
     log_info(cat(path_of(row.name), " has ", bytes, " bytes left to move out: later"));
     return {};
@@ -110,11 +118,14 @@ class StoreWholeFiles final : public WholeFiles {
   }
   uint64_t evict(RowId content) override {
     const Result<uint64_t> freed = try_evict(content);
-    if (!freed) log_warn(freed.error().with(cat("evicting whole file ", content)).message);
+    if (!freed) log_failure(freed.error().with(cat("evicting whole file ", content)));
     return freed ? *freed : 0;
   }
   Result<std::optional<uint64_t>> remove(RowId content, const Keys& staying) override {
-    return CAKE_TRY(Materializer::connect(store_))->forget(content, staying);
+    auto freed = CAKE_TRY(Materializer::connect(store_))->forget(content, staying);
+    if (freed || freed.error().code != Errc::corrupt) return freed;
+    log_warn(freed.error().with(cat("removing whole file ", content)).message);
+    return std::nullopt;
   }
   void close_removed() override { store_.chunks().close_removed(); }
 
@@ -135,7 +146,18 @@ class StoreWholeFiles final : public WholeFiles {
     return CAKE_TRY(Materializer::connect(store_))->evict(content);
   }
 
+  // Every eviction may meet it again.
+  void log_failure(const Error& error) {
+    const int64_t now = unix_now();
+    if (now < next_log_.load() || error.code == Errc::no_space) return;
+    next_log_ = now + kLogPeriod;
+    log_warn(error.message);
+  }
+
+  static constexpr int64_t kLogPeriod = 60;  // s
+
   Store& store_;
+  std::atomic<int64_t> next_log_{0};  // Unix seconds
 };
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "store/materialized_index.h"
 
+#include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "store/base/clock.h"
@@ -60,11 +62,51 @@ Status MaterializedIndex::set_kind(uint32_t pack, PackKind kind) {
   return statement.bind(pack, kind).run();
 }
 
+Status MaterializedIndex::arrived(uint32_t pack) {
+  MutexLock lock(connections_->write_mutex);
+  Statement statement =
+      connections_->writer->prepare("UPDATE pack SET kind = ?2 WHERE id = ?1 AND kind = ?3");
+  return statement.bind(pack, PackKind::materialized, PackKind::arriving).run();
+}
+
+Status MaterializedIndex::stay(uint32_t pack, PackKind kind, std::span<const Digest> digests) {
+  MutexLock lock(connections_->write_mutex);
+  Connection& db = *connections_->writer;
+  Transaction transaction = CAKE_TRY(Transaction::begin(db, Transaction::Kind::write));
+  for (const Digest& digest : digests) {
+    Statement row = db.prepare("SELECT pack FROM chunk WHERE digest = ?1");
+    row.bind(ByteSpan(digest.bytes));
+    if (!CAKE_TRY(row.step()) || row.number(0) != pack) return {};
+  }
+  Statement statement = db.prepare("UPDATE pack SET kind = ?2 WHERE id = ?1 AND kind = ?3");
+  CAKE_TRY(statement.bind(pack, kind, PackKind::leaving).run());
+  return transaction.commit();
+}
+
 Status MaterializedIndex::remove(uint32_t pack) {
   MutexLock lock(connections_->write_mutex);
   Statement statement =
       connections_->writer->prepare("DELETE FROM pack WHERE id = ?1 AND kind != 0");
   return statement.bind(pack).run();
+}
+
+Result<std::vector<ChunkRow>> MaterializedIndex::chunks_in(uint32_t pack) {
+  MutexLock lock(connections_->read_mutex);
+  Statement rows = connections_->reader->prepare(
+      "SELECT pack, offset, encoded_bytes, plain_bytes, codec, checksum, digest, last_access, uses"
+      " FROM chunk WHERE pack = ?1");
+  rows.bind(pack);
+  std::vector<ChunkRow> found;
+  while (CAKE_TRY(rows.step())) {
+    ChunkRow row;
+    row.location = read_location(rows, 0);
+    const ByteSpan digest = rows.blob(6);
+    std::memcpy(row.digest.bytes.data(), digest.data(), std::min(digest.size(), kDigestBytes));
+    row.last_access = rows.integer(7);
+    row.uses = static_cast<unsigned>(rows.number(8));
+    found.push_back(row);
+  }
+  return found;
 }
 
 Result<std::vector<Location>> MaterializedIndex::move_in(uint32_t pack,

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "store/index.h"
+#include "store/index_upkeep.h"
 
 namespace cake {
 
@@ -56,7 +56,14 @@ class MaterializedIndex {
   // Makes the row, `arriving`.
   Result<MaterializedRow> add(const std::string& name, uint64_t bytes);
   Status set_kind(uint32_t pack, PackKind kind);
+  // From `arriving` to `materialized`; what is `leaving` by now, because a chunk in it proved
+  // wrong, stays so.
+  Status arrived(uint32_t pack);
+  // From `leaving` back to `kind`, if the rows of all these chunks still point into it.
+  Status stay(uint32_t pack, PackKind kind, std::span<const Digest> digests);
   Status remove(uint32_t pack);
+  // All rows that point into it.  Looks at every chunk of the store.
+  Result<std::vector<ChunkRow>> chunks_in(uint32_t pack);
 
   // The rows of these chunks that point into ordinary packs point into `pack` from now on; a row
   // that was missing is made.  Answers where the moved ones were.

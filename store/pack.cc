@@ -260,11 +260,13 @@ Result<std::vector<uint64_t>> PackWriter::append(std::span<const NewEntry> entri
     end = payload_offsets.back() + entry.payload.size();
   }
   const std::span<const ByteSpan> all = parts;
+  // Until all is written, nothing is known to be zeros.
+  const uint64_t zeroed_end = std::exchange(zeroed_end_, 0);
   size_t cached_parts = all.size();
   if (way == Way::past_cache && direct_part &&
       CAKE_TRY(write_direct(direct_offset, all.subspan(*direct_part))))
     cached_parts = *direct_part;
-  const bool is_zeroed = cached_parts == 1 && direct_offset <= zeroed_end_;
+  const bool is_zeroed = cached_parts == 1 && direct_offset <= zeroed_end;
   if (!is_zeroed) CAKE_TRY(pack_.file.write_parts_at(end_, all.first(cached_parts)));
   if (cached_parts < all.size()) zeroed_end_ = align_up(end, kBigAlignment);
   end_ = end;

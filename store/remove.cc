@@ -276,8 +276,11 @@ Result<Removed> plan_prune(Store& store, const PruneOptions& options) {
 
 Result<Removed> prune(Store& store, const PruneOptions& options) {
   uint64_t whole_bytes = 0;
-  for (const WholeFiles::Entry& file : CAKE_TRY(old_whole_files(store, options)))
-    whole_bytes += store.evictor().whole_files()->evict(file.content);
+  if (options.max_age_s) {
+    const File lock = CAKE_TRY(store.evictor().space().lock(Deadline::after(kLockPatience)));
+    for (const WholeFiles::Entry& file : CAKE_TRY(old_whole_files(store, options)))
+      whole_bytes += store.evictor().whole_files()->evict(file.content);
+  }
   WholeGone whole;
   if (options.detached) {
     const std::vector<RemovalTarget> targets = CAKE_TRY(Planner(store).detached());

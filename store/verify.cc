@@ -59,7 +59,7 @@ class Check {
         return chunk.error();
       const auto now = CAKE_TRY(store_.index().find_chunks({&known.digest, 1}));
       if (now.front() == location) {
-        CAKE_TRY(store_.index().drop_chunk(known.digest, *location));
+        if (!options_.only_looks) CAKE_TRY(store_.index().drop_chunk(known.digest, *location));
         result_.damaged.push_back({known.extent.offset, known.extent.length});
         return ChunkPtr();
       }
@@ -90,6 +90,7 @@ std::optional<WholeHash> whole_hash(const ContentRow& content) {
 Result<ContentCheck> check_content(Store& store, const ContentRow& content,
                                    const VerifyOptions& options) {
   ContentCheck check = CAKE_TRY(Check(store, content, options).run());
+  if (options.only_looks) return check;
   if (check.state == ContentCheck::State::verified && !content.verified)
     CAKE_TRY(store.index().set_verification(content.id, Verification::verified));
   if (check.state == ContentCheck::State::mismatch)

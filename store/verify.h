@@ -26,7 +26,7 @@ struct ContentCheck {
   };
   State state = State::incomplete;
   uint64_t checked_bytes = 0;
-  // Chunks that were not what their row says; the rows are dropped, so these are missing now.
+  // Chunks that were not what their row says; their rows are dropped, so these are missing now.
   std::vector<ByteRange> damaged;
 };
 
@@ -35,6 +35,8 @@ struct VerifyOptions {
   bool checks_digests = true;
   // Nothing is read of a content that is not here as a whole: only the proof is wanted.
   bool only_whole = false;
+  // Nothing is dropped or marked: what is found is only told.
+  bool only_looks = false;
   // Asked between chunks; true ends the check with `cancelled`.
   std::function<bool()> should_stop;
 };

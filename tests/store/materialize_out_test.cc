@@ -246,6 +246,74 @@ TEST_F(MaterializeOutTest, AChunkThatProvesWrongEndsPassthrough) {
   }
 }
 
+// What is met while the file is taken out, which then fails.
+TEST_F(MaterializeOutTest, ABadChunkIsNotForgottenForLackOfRoom) {
+  fill(0);
+  {
+    const std::string path = must(must(Materializer::open(*store_))->open_file(first_))->path();
+    must(must(File::open(path, File::Mode::read_write)).write_at(17, Buffer(4)));
+  }
+  open(kMiB);
+  const auto hot = must(Materializer::connect(*store_));
+  EXPECT_FALSE(hot->unmaterialize(first_.id));
+  EXPECT_EQ(missing(first_), 1u);
+  EXPECT_FALSE(must(hot->open_file(first_)));
+  // A reader may find it at any moment, also while nobody has moved anything.
+  const uint32_t pack = must(rows()->list())[0].pack;
+  must(rows()->stay(pack, PackKind::materialized,
+                    must(store_->index().find_digests(first_.id, 0, 8))));
+  must(rows()->arrived(pack));
+  EXPECT_FALSE(must(hot->open_file(first_)));
+}
+
+// Where whole files do not go, chunks do.
+TEST_F(MaterializeOutTest, EvictionAtTheLimitGoesOn) {
+  fill(2);
+  pin(second_);
+  const uint64_t used = must(store_->disk_bytes());
+  {
+    StoreFixture fixture(dir_.path());
+    const Buffer bytes = random_bytes(3, kChunks * kMiB);
+    store_bytes(fixture, true_content(fixture.store(), kSource, "third.bin", bytes), bytes);
+  }
+  open(used);
+  EXPECT_GE(must(store_->evictor().evict(8 * kMiB)).bytes, 8 * kMiB);
+  EXPECT_EQ(missing(second_), 0u);
+}
+
+TEST_F(MaterializeOutTest, EvictionGoesOnBesideAMaterialization) {
+  fill(0);
+  const File turn = must(File::open(dir_ / "materialize.lock", File::Mode::create));
+  ASSERT_TRUE(must(turn.try_lock({}, true)));
+  uint64_t bytes = 0;
+  for (int i = 0; i < 4; i++) bytes += must(store_->evictor().evict(2 * kMiB)).bytes;
+  EXPECT_GE(bytes, 8 * kMiB);
+  EXPECT_EQ(missing(first_), 0u);
+  EXPECT_EQ(missing(second_), kChunks);
+}
+
+// The whole proved wrong: nobody knows which chunk it was, so all stay for those who share them.
+TEST_F(MaterializeOutTest, ARejectedFileIsNotReadAndSparesWhatOthersShare) {
+  fill(4);
+  pin(second_);
+  must(reject_content(*store_, first_));
+  EXPECT_FALSE(must(must(Materializer::connect(*store_))->open_file(first_)));
+  open();
+  (void)must(store_->evictor().evict(kGiB));
+  EXPECT_EQ(missing(second_), 0u);
+  EXPECT_TRUE(has_raw_file());
+}
+
+TEST_F(MaterializeOutTest, ARejectedFileGoesWhenNobodyNeedsIt) {
+  fill(0);
+  must(reject_content(*store_, first_));
+  open();
+  EXPECT_TRUE(has_raw_file());
+  (void)must(store_->evictor().evict(kGiB));
+  EXPECT_FALSE(has_raw_file());
+  EXPECT_EQ(must(rows()->list()).size(), 0u);
+}
+
 // Descriptors of files that are unlinked: their blocks are not free.
 size_t removed_files_open() {
   size_t count = 0;
@@ -280,6 +348,15 @@ TEST_F(MaterializeOutTest, ADamagedRecipeKeepsNobodyOut) {
   must(store_->index().put_recipe(first_.id, {Cutter::safetensors, Buffer(3)}));
   open();
   (void)must(store_->evictor().evict(kGiB));
+  EXPECT_EQ(missing(second_), kChunks);
+}
+
+TEST_F(MaterializeOutTest, ADamagedRecipeKeepsNoRemovalFromGoingOn) {
+  fill(0);
+  must(store_->index().drop_recipe(first_.id));
+  must(store_->index().put_recipe(first_.id, {Cutter::safetensors, Buffer(3)}));
+  const RemovalTarget all[] = {target(first_), target(second_)};
+  (void)must(remove_targets(*store_, all));
   EXPECT_EQ(missing(second_), kChunks);
 }
 
