@@ -83,13 +83,16 @@ class BufferPool {
  private:
   friend class ChunkBuffer;
   std::shared_ptr<ChunkBuffer> make(size_t lead, size_t size, size_t capacity) EXCLUDES(mutex_);
+  std::byte* take_slab() EXCLUDES(mutex_);
   void release(std::byte* data, size_t capacity) EXCLUDES(mutex_);
 
   MemoryBudget& budget_;
 
   // Guarded by mutex_.  Leaf lock.
   Mutex mutex_;
-  std::vector<std::byte*> free_slabs_ GUARDED_BY(mutex_);
+  std::vector<std::byte*> regions_ GUARDED_BY(mutex_);
+  std::vector<std::byte*> free_slabs_ GUARDED_BY(mutex_);   // with their pages
+  std::vector<std::byte*> empty_slabs_ GUARDED_BY(mutex_);  // without
 };
 
 }  // namespace cake
