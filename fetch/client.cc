@@ -4,6 +4,7 @@
 
 #include "fetch/once_done.h"
 #include "fetch/prefetcher.h"
+#include "fetch/retry.h"
 #include "store/base/log.h"
 #include "store/twin.h"
 
@@ -25,6 +26,10 @@ constexpr size_t kMaxReaders = 1'024;
 std::string full_name(const std::pair<RepoName, std::string>& key) {
   return cat(key.first.type == RepoType::model ? "" : cat(repo_type_plural(key.first.type), "/"),
              key.first.id, key.second.empty() ? "" : "@", key.second);
+}
+
+Error not_told_in_time(const std::string& name) {
+  return {Errc::timeout, name + ": the hub has not told all of it yet; it is still being asked"};
 }
 
 }  // namespace
@@ -131,29 +136,55 @@ void Client::find_snapshot(const RepoName& repo, const std::string& revision, bo
       return;
     }
   }
-  Done<SnapshotPtr> answer = std::move(done);
-  if (may_use_known) {
-    // A hub that does not answer must not take away what is here.
-    const OnceDone<SnapshotPtr> once(std::move(answer));
-    answer = [known = *known, key, once](Result<SnapshotPtr> result) {
-      if (!result && result.error().code != Errc::cancelled) {
-        log_warn(result.error().with(cat(full_name(key), ": not looked up again")).message);
-        once(known);
-      } else {
-        once(std::move(result));
-      }
-    };
-    // Nor make a reader wait for long; the look-up goes on behind.  Who asked for the hub's word
-    // waits for it.
-    if (!ask_hub && fetcher_->health().is_down())
-      once(*known);
-    else if (!ask_hub)
-      upstream_->after(kKnownNamePatience, [known = *known, once] { once(known); });
-  }
+  find_at_hub(key, may_use_known ? *known : nullptr, ask_hub, deadline, std::move(done));
+}
+
+// Answers at the deadline at the latest, from what is known if anything is; the look-up goes on
+// behind, whoever has stopped waiting for it.
+void Client::find_at_hub(const NameKey& key, const SnapshotPtr& known, bool ask_hub,
+                         const Deadline& deadline, Done<SnapshotPtr> done) {
+  const OnceDone<SnapshotPtr> once(std::move(done));
+  // A hub that does not answer must not make a reader wait for long for what is here; who asked for
+  // the hub's word waits for it.
+  const bool prefers_known = known && !ask_hub;
+  if (prefers_known && fetcher_->health().is_down())
+    once(known);
+  else if (const auto patience = patience_for(key, prefers_known, deadline))
+    upstream_->after(*patience, [key, known, once] {
+      once(known ? Result<SnapshotPtr>(known) : not_told_in_time(full_name(key)));
+    });
+  // Nor may it take away what is here; but who asked for the hub's word is told its no.
+  auto answer = [this, key, known, ask_hub, once](Result<SnapshotPtr> result) {
+    if (result || !known || result.error().code == Errc::cancelled ||
+        (ask_hub && is_refusal(result.error().code))) {
+      once(std::move(result));
+      return;
+    }
+    // Many may have waited, and been answered long ago.
+    if (once.answer(known) && is_log_due(cat("known ", full_name(key))))
+      log_warn(result.error().with(cat(full_name(key), ": not looked up again")).message);
+  };
   if (lookups_.join(key, std::move(answer))) look_up(key, deadline);
 }
 
-void Client::look_up(const NameKey& key, Deadline deadline) {
+// How long an asker waits; nothing: for as long as the look-up takes.
+std::optional<Millis> Client::patience_for(const NameKey& key, bool prefers_known,
+                                           const Deadline& deadline) {
+  if (deadline.is_never()) return prefers_known ? std::optional(kKnownNamePatience) : std::nullopt;
+  const SteadyTime now = steady_now();
+  Millis patience = std::max(Millis(0), std::chrono::ceil<Millis>(deadline.at() - now));
+  if (prefers_known) return std::min(patience, kKnownNamePatience);
+  MutexLock lock(mutex_);
+  const auto since = looked_up_since_.find(key);
+  const bool is_late =
+      since != looked_up_since_.end() && now - since->second > options_.fetch.timeo;
+  return is_late ? std::min(patience, kNameFailureMemory) : patience + kAnswerSlack;
+}
+
+void Client::look_up(const NameKey& key, const Deadline& asked_until) {
+  // Who waits for ever waits for the whole list, not for an answer that does not come.
+  const Deadline deadline =
+      asked_until.is_never() ? Deadline::after(options_.fetch.timeo) : asked_until;
   {
     MutexLock lock(mutex_);
     looked_up_since_[key] = steady_now();
@@ -171,27 +202,31 @@ void Client::look_up(const NameKey& key, Deadline deadline) {
                               });
 }
 
-void Client::list_commit(const NameKey& key, const RevisionInfo& info, Deadline deadline) {
+void Client::list_commit(const NameKey& key, const RevisionInfo& info, const Deadline& deadline) {
   // The database is not for the upstream's threads.
-  fetcher_->post(ThreadPool::Priority::demand, [this, key, info, deadline] {
+  post(key, [this, key, info, deadline] {
     const Result<SnapshotPtr> known = find_known_snapshot(key.first, info.commit);
     if (known && *known) {
       finish(key, adopt(key, info, {}));
       return;
     }
-    upstream_->list_tree(key.first, info.commit, deadline,
-                         [this, key, info](Result<std::vector<TreeEntry>> entries) {
-                           if (!entries) {
-                             finish(key, entries.error());
-                             return;
-                           }
-                           auto kept =
-                               std::make_shared<std::vector<TreeEntry>>(std::move(*entries));
-                           fetcher_->post(ThreadPool::Priority::demand, [this, key, info, kept] {
-                             finish(key, adopt(key, info, std::move(*kept)));
-                           });
-                         });
+    // Each page has the patience of an answer, not what the question before left of it.
+    upstream_->list_tree(
+        key.first, info.commit, deadline.renewed(options_.fetch.timeo),
+        [this, key, info](Result<std::vector<TreeEntry>> entries) {
+          if (!entries) {
+            finish(key, entries.error());
+            return;
+          }
+          auto kept = std::make_shared<std::vector<TreeEntry>>(std::move(*entries));
+          post(key, [this, key, info, kept] { finish(key, adopt(key, info, std::move(*kept))); });
+        });
   });
+}
+
+void Client::post(const NameKey& key, std::function<void()> task) {
+  if (!fetcher_->post(ThreadPool::Priority::demand, std::move(task)))
+    finish(key, Error{Errc::cancelled, "shutting down"});
 }
 
 Result<Client::SnapshotPtr> Client::adopt(const NameKey& key, const RevisionInfo& info,
@@ -253,14 +288,16 @@ void Client::finish(const NameKey& key, Result<SnapshotPtr> result) {
 void Client::log_failure(const std::string& name, const Error& error) {
   if (error.code == Errc::cancelled || !options_.fetch.logs_failures) return;
   const std::string line = error.with(name).message;
-  {
-    MutexLock lock(mutex_);
-    SteadyTime& logged_at = logged_[line];
-    if (logged_at != SteadyTime{} && steady_now() - logged_at < kLogEvery) return;
-    logged_at = steady_now();
-    if (logged_.size() > kMaxRemembered) logged_.clear();
-  }
-  log_warn(line);
+  if (is_log_due(line)) log_warn(line);
+}
+
+bool Client::is_log_due(const std::string& what) {
+  MutexLock lock(mutex_);
+  SteadyTime& logged_at = logged_[what];
+  if (logged_at != SteadyTime{} && steady_now() - logged_at < kLogEvery) return false;
+  logged_at = steady_now();
+  if (logged_.size() > kMaxRemembered) logged_.clear();
+  return true;
 }
 
 // --- contents ---

@@ -62,6 +62,8 @@ class Client {
   // A repo at a revision.  Known names are answered from the store; `ask_hub` looks the revision up
   // again first (and falls back to the store when the hub does not answer, unless offline=no).
   // not_found is remembered for negative_ttl_s, another failure for a moment, if it took its time.
+  // At the deadline the caller hears timeout, or gets what is known, and the look-up goes on
+  // behind; without one they wait for as long as the hub answers each question within `timeo`.
   void find_snapshot(const RepoName& repo, const std::string& revision, bool ask_hub,
                      Deadline deadline, Done<SnapshotPtr> done);
   // From now on the revision leads to this commit, which is in the store.
@@ -90,6 +92,10 @@ class Client {
   void stop();
 
  private:
+  // How much later than their deadline callers are told: a question that fails at the same deadline
+  // says more than that it was late.
+  static constexpr Millis kAnswerSlack{250};
+
   using NameKey = std::pair<RepoName, std::string>;  // repo and revision
   struct KnownAuthor {
     std::vector<std::string> ids;   // of the last listing, and those with a snapshot here
@@ -102,13 +108,20 @@ class Client {
     auto operator<=>(const ListingKey&) const = default;  // NOLINT(modernize-use-nullptr)
   };
 
-  void look_up(const NameKey& key, Deadline deadline);
-  void list_commit(const NameKey& key, const RevisionInfo& info, Deadline deadline);
+  void find_at_hub(const NameKey& key, const SnapshotPtr& known, bool ask_hub,
+                   const Deadline& deadline, Done<SnapshotPtr> done);
+  std::optional<Millis> patience_for(const NameKey& key, bool prefers_known,
+                                     const Deadline& deadline) EXCLUDES(mutex_);
+  void look_up(const NameKey& key, const Deadline& asked_until) EXCLUDES(mutex_);
+  void list_commit(const NameKey& key, const RevisionInfo& info, const Deadline& deadline);
+  // A step of the look-up, on the pool; without a next step it ends.
+  void post(const NameKey& key, std::function<void()> task);
   Result<SnapshotPtr> adopt(const NameKey& key, const RevisionInfo& info,
                             std::vector<TreeEntry> entries);
   void finish(const NameKey& key, Result<SnapshotPtr> result);
   // One line a minute for what keeps failing alike.
   void log_failure(const std::string& name, const Error& error) EXCLUDES(mutex_);
+  bool is_log_due(const std::string& what) EXCLUDES(mutex_);
   std::optional<Error> remembered_failure(const NameKey& key) EXCLUDES(mutex_);
   Result<SnapshotPtr> snapshot_of(RowId repo_row, const std::string& commit) EXCLUDES(mutex_);
   Result<std::vector<std::string>> known_repos_of(RepoType type, const std::string& author);

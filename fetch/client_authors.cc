@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "fetch/client.h"
+#include "fetch/once_done.h"
 #include "store/base/log.h"
 
 namespace cake {
@@ -107,7 +108,15 @@ void Client::find_author(RepoType type, const std::string& author, Deadline dead
 void Client::ask_for_listing(RepoType type, const std::string& author, ListPart part,
                              Deadline deadline, Done<RepoList> done) {
   const ListingKey key{type, author, part};
-  if (!listings_.join(key, std::move(done))) return;
+  const OnceDone<RepoList> once(std::move(done));
+  // A list has any number of pages; who asked hears at the deadline, and it goes on behind.
+  if (part == ListPart::all && !deadline.is_never()) {
+    const auto left = std::chrono::ceil<Millis>(deadline.at() - steady_now());
+    upstream_->after(std::max(Millis(0), left) + kAnswerSlack, [author, once] {
+      once(Error{Errc::timeout, author + ": the hub has not listed all repos yet"});
+    });
+  }
+  if (!listings_.join(key, [once](Result<RepoList> list) { once(std::move(list)); })) return;
   upstream_->list_repos(type, author, part, deadline, [this, key](Result<RepoList> list) {
     if (!list) {
       fetcher_->health().failed(list.error().code);
@@ -130,12 +139,13 @@ void Client::ask_for_listing(RepoType type, const std::string& author, ListPart 
       return;
     }
     auto kept = std::make_shared<Result<RepoList>>(std::move(list));
-    fetcher_->post(ThreadPool::Priority::demand, [this, key, kept] {
+    const bool is_posted = fetcher_->post(ThreadPool::Priority::demand, [this, key, kept] {
       const Status stored =
           store_.index().put_author(source_, key.type, key.author, {(*kept)->ids, unix_now()});
       if (!stored.ok()) log_warn(stored.error().with("remembering a listing").message);
       listings_.finish(key, *kept);
     });
+    if (!is_posted) listings_.finish(key, *kept);
   });
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "fetch/file_reader.h"
+#include "fetch/once_done.h"
 #include "fetch/retry.h"
 #include "store/base/log.h"
 
@@ -206,16 +207,17 @@ void Fetcher::note_bytes(uint64_t bytes) {
   flow_.received(bytes, steady_now());
 }
 
-void Fetcher::post(ThreadPool::Priority priority, std::function<void()> task) {
+bool Fetcher::post(ThreadPool::Priority priority, std::function<void()> task) {
   {
     MutexLock lock(mutex_);
-    if (is_stopping()) return;
+    if (is_stopping()) return false;
     tasks_++;
   }
   store_.pool().post(priority, [self = shared_from_this(), task = std::move(task)] {
     task();
     self->task_ended();
   });
+  return true;
 }
 
 void Fetcher::task_ended() {
@@ -256,22 +258,33 @@ void Fetcher::start(const std::shared_ptr<FileReader>& reader, std::vector<uint6
 
 void Fetcher::start_after(Millis delay, const std::shared_ptr<FileReader>& reader,
                           std::vector<uint64_t> ordinals) {
+  start_later(delay, reader, ordinals, [self = shared_from_this(), reader, ordinals] {
+    self->start(reader, ordinals, true);
+  });
+}
+
+void Fetcher::start_later(Millis delay, const std::shared_ptr<FileReader>& reader,
+                          std::vector<uint64_t> ordinals, std::function<void()> start) {
+  // Who stops drops timers and tasks, and with the last copy of this the ranges hear of it.
+  const OnceDone<std::monostate> turn(
+      [reader, ordinals = std::move(ordinals),
+       start = std::move(start)](const Result<std::monostate>& has_come) {
+        if (has_come)
+          start();
+        else
+          reader->range_ended(ordinals, has_come.error());
+      });
   Upstream* const target = upstream();
-  if (target == nullptr) {
-    reader->range_ended(ordinals, Error{Errc::cancelled, "unmounting"});
-    return;
-  }
-  target->after(delay, [self = shared_from_this(), reader, ordinals = std::move(ordinals)] {
-    self->post(ThreadPool::Priority::demand,
-               [self, reader, ordinals] { self->start(reader, ordinals, true); });
+  if (target == nullptr) return;
+  target->after(delay, [self = shared_from_this(), turn] {
+    self->post(ThreadPool::Priority::demand, [turn] { turn(std::monostate{}); });
   });
 }
 
 void Fetcher::start_region(const std::shared_ptr<FileReader>& reader, uint64_t region,
                            std::vector<uint64_t> ordinals, bool is_demand,
                            SteadyTime waiting_since) {
-  Upstream* const target = upstream();
-  if (target == nullptr) {
+  if (upstream() == nullptr) {
     // What another process of the store has fetched meanwhile is there all the same.
     ordinals = reader->deliver_stored(ordinals);
     if (ordinals.empty()) return;
@@ -293,11 +306,10 @@ void Fetcher::start_region(const std::shared_ptr<FileReader>& reader, uint64_t r
   }
   if (claim == Claim::busy && is_patient) {
     const SteadyTime since = waiting_since == SteadyTime{} ? steady_now() : waiting_since;
-    target->after(
-        kClaimPoll, [self = shared_from_this(), reader, region, ordinals, is_demand, since] {
-          self->post(ThreadPool::Priority::demand,
-                     [=] { self->start_region(reader, region, ordinals, is_demand, since); });
-        });
+    start_later(kClaimPoll, reader, ordinals,
+                [self = shared_from_this(), reader, region, ordinals, is_demand, since] {
+                  self->start_region(reader, region, ordinals, is_demand, since);
+                });
     return;
   }
 
@@ -361,6 +373,16 @@ void Fetcher::leave_region(RegionKey key) {
     target->after(kReleaseDelay, [self = shared_from_this()] {
       self->post(ThreadPool::Priority::background, [self] { self->release_idle_regions(); });
     });
+}
+
+void Fetcher::tell_slow_disk() {
+  constexpr int64_t kEvery = 60;
+  const int64_t now = unix_now();
+  int64_t last = slow_disk_told_at_.load();
+  if (now - last < kEvery || !slow_disk_told_at_.compare_exchange_strong(last, now)) return;
+  log_warn(cat("the disk of ", store_.directory(),
+               " does not keep up: not all that is read is stored, and will be fetched again; a "
+               "larger mem_cache bridges more"));
 }
 
 void Fetcher::release_idle_regions() {

@@ -58,8 +58,8 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   // Somebody waits now for extents that were asked for ahead: if they are still queued, they go.
   void hurry(const FileReader& reader, const std::vector<uint64_t>& ordinals) EXCLUDES(mutex_);
 
-  // Runs on the store's pool; dropped once stopping.
-  void post(ThreadPool::Priority priority, std::function<void()> task) EXCLUDES(mutex_);
+  // Runs on the store's pool.  False once stopping: dropped, and whoever waits for it must hear.
+  bool post(ThreadPool::Priority priority, std::function<void()> task) EXCLUDES(mutex_);
 
   // How many bytes readahead may ask for now: memory, disk and outstanding requests considered.
   uint64_t readahead_limit() const;
@@ -72,7 +72,10 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   UpstreamHealth& health() { return health_; }
   const FetchOptions& options() const { return options_; }
   bool is_stopping() const { return stopping_.load(std::memory_order_acquire); }
+  // Bytes that a reader got and the store did not: they are fetched again some day.
   Counter& bytes_unstored() { return bytes_unstored_; }
+  // Tells of such, because they came faster than the disk takes them, once a minute.
+  void tell_slow_disk();
   Counter& extents_refetched() { return extents_refetched_; }
 
  private:
@@ -92,6 +95,9 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   Claim enter_region(RegionKey key) EXCLUDES(mutex_);
   void leave_region(RegionKey key) EXCLUDES(mutex_);
   void release_idle_regions() EXCLUDES(mutex_);
+  // `start` on the pool after `delay`; the ranges end with cancelled when that is not to be.
+  void start_later(Millis delay, const std::shared_ptr<FileReader>& reader,
+                   std::vector<uint64_t> ordinals, std::function<void()> start);
   void start_region(const std::shared_ptr<FileReader>& reader, uint64_t region,
                     std::vector<uint64_t> ordinals, bool is_demand, SteadyTime waiting_since);
   void task_ended() EXCLUDES(mutex_);
@@ -109,6 +115,7 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   ChunkCache cache_;
   UpstreamHealth health_;
   Counter& bytes_unstored_;
+  std::atomic<int64_t> slow_disk_told_at_{INT64_MIN / 2};  // Unix seconds
   Counter& extents_refetched_;
   Counter& ranges_requested_;
 

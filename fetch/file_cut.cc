@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "fetch/once_done.h"
 #include "fetch/retry.h"
 #include "store/base/log.h"
 
@@ -27,9 +28,10 @@ struct FileCut::HeadFetch final : RangeSink, std::enable_shared_from_this<HeadFe
   }
   void on_end(Status status) override {
     // Parsing may take a while: not on the upstream's thread.
-    cut->fetcher_.post(ThreadPool::Priority::demand, [self = shared_from_this(), status] {
-      self->cut->head_ended(self, status);
-    });
+    const bool is_posted = cut->fetcher_.post(
+        ThreadPool::Priority::demand,
+        [self = shared_from_this(), status] { self->cut->head_ended(self, status); });
+    if (!is_posted) cut->finish(Error{Errc::cancelled, "unmounting"});
   }
 
   const std::shared_ptr<FileCut> cut;
@@ -141,7 +143,16 @@ void FileCut::head_ended(const HeadPtr& head, const Status& status) {
 
 void FileCut::retry_head(const HeadPtr& head, const Error& error) {
   fetcher_.health().failed(error.code);
-  if (is_refusal(error.code) && places_.leave(head->address)) return fetch_head(head);
+  if (!is_refusal(error.code)) return retry_head_there(head, error);
+  places_.leave(head->address, [self = head->cut, head, error](bool has_other) {
+    if (has_other)
+      self->fetch_head(head);
+    else
+      self->retry_head_there(head, error);
+  });
+}
+
+void FileCut::retry_head_there(const HeadPtr& head, const Error& error) {
   const ByteRange bytes{head->head.size(), head->wanted - head->head.size()};
   if (!trouble_.should_retry(error, ++head->attempts)) {
     finish(trouble_.note_failure(error, bytes));
@@ -153,8 +164,15 @@ void FileCut::retry_head(const HeadPtr& head, const Error& error) {
     finish(Error{Errc::cancelled, "unmounting"});
     return;
   }
-  target->after(FileTrouble::retry_delay(head->attempts), [head] {
-    head->cut->fetcher_.post(ThreadPool::Priority::demand, [head] { head->cut->fetch_head(head); });
+  // Who stops drops timers and tasks; those who wait must hear all the same.
+  const OnceDone<std::monostate> turn([head](const Result<std::monostate>& has_come) {
+    if (has_come)
+      head->cut->fetch_head(head);
+    else
+      head->cut->finish(has_come.error());
+  });
+  target->after(FileTrouble::retry_delay(head->attempts), [head, turn] {
+    head->cut->fetcher_.post(ThreadPool::Priority::demand, [turn] { turn(std::monostate{}); });
   });
 }
 

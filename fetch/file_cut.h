@@ -42,7 +42,9 @@ class FileCut {
   Status store_cut(const Cut& cut, ByteSpan head) EXCLUDES(mutex_);
   void fetch_head(const HeadPtr& head);
   void head_ended(const HeadPtr& head, const Status& status);
+  // Elsewhere, if this place refused and there is another.
   void retry_head(const HeadPtr& head, const Error& error);
+  void retry_head_there(const HeadPtr& head, const Error& error);
   void cut_head(const Buffer& head);
   void finish(const Status& status) EXCLUDES(mutex_);
 

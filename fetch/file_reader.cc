@@ -381,6 +381,7 @@ void FileReader::put(uint64_t ordinal, ChunkPtr chunk, std::optional<Digest> dig
   // The disk does not keep up: readers come first, and these bytes are fetched again some day.
   if (fetcher_->store().chunks().queued_bytes() > fetcher_->store().budget().limit() / 2) {
     fetcher_->bytes_unstored().add(chunk->size());
+    fetcher_->tell_slow_disk();
     MutexLock lock(mutex_);
     unstored_.erase(ordinal);
     return;
@@ -439,13 +440,30 @@ void FileReader::range_ended(const std::vector<uint64_t>& ordinals, const Status
 
 void FileReader::range_refused(const std::vector<uint64_t>& ordinals, const Error& error,
                                const FileAddress& address) {
-  fetcher_->post(ThreadPool::Priority::demand,
-                 [self = shared_from_this(), ordinals, error, address] {
-                   if (self->places_.leave(address))
-                     self->fetcher_->start(self, ordinals, true);
-                   else
-                     self->range_ended(ordinals, error);
-                 });
+  const auto leave = [self = shared_from_this(), ordinals, error, address] {
+    self->places_.leave(address, [self, ordinals, error](bool has_other) {
+      if (has_other)
+        self->restart(ordinals);
+      else
+        self->range_ended(ordinals, error);
+    });
+  };
+  if (!fetcher_->post(ThreadPool::Priority::demand, leave))
+    range_ended(ordinals, Error{Errc::cancelled, "unmounting"});
+}
+
+void FileReader::restart(const std::vector<uint64_t>& ordinals) {
+  std::vector<uint64_t> awaited_ones, ahead;
+  {
+    MutexLock lock(mutex_);
+    for (const uint64_t ordinal : ordinals) {
+      const auto flight = flights_.find(ordinal);
+      if (flight == flights_.end()) continue;
+      (flight->second.waiters.empty() ? ahead : awaited_ones).push_back(ordinal);
+    }
+  }
+  if (!awaited_ones.empty()) fetcher_->start(shared_from_this(), std::move(awaited_ones), true);
+  if (!ahead.empty()) fetcher_->start(shared_from_this(), std::move(ahead), false);
 }
 
 void FileReader::fail(const std::vector<uint64_t>& ordinals, const Error& error) {

@@ -112,6 +112,8 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   // Makes flights that nobody waits for, and answers which.
   std::vector<uint64_t> start_missing(ByteRange bytes, const Arrival& watcher);
   void prefetch_extents(ByteRange bytes, Done<std::monostate> done);
+  // Asks again at the new address; what nobody waits for stays readahead.
+  void restart(const std::vector<uint64_t>& ordinals) EXCLUDES(mutex_);
   void complete(uint64_t ordinal, const Result<ChunkPtr>& result) EXCLUDES(mutex_);
   void fail(const std::vector<uint64_t>& ordinals, const Error& error) EXCLUDES(mutex_);
 

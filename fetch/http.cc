@@ -87,7 +87,9 @@ class Worker {
   // Joined before.
   ~Worker() { curl_multi_cleanup(multi_); }
 
-  void join() { thread_.join(); }
+  void join() {
+    if (thread_.joinable()) thread_.join();
+  }
 
   // Returns at once; join waits.
   void stop() EXCLUDES(mutex_) {
@@ -162,6 +164,7 @@ class Worker {
     if (Status status = pending.request.deadline.check(); !status)
       return refuse(std::move(pending), std::move(status));
     auto transfer = std::make_unique<HttpTransfer>(std::move(pending), settings_, counters_);
+    transfer->wait_for_head(settings_.patience->of(transfer->url()));
     CURL* key = transfer->easy();
     if (!transfer->is_demand()) active_background_++;
     counters_.requests_sent.add();
@@ -190,6 +193,8 @@ class Worker {
     active_.erase(found);
     if (!transfer->is_demand()) active_background_--;
     load_.fetch_sub(1, std::memory_order_relaxed);
+    if (const std::optional<Millis> head = transfer->head_time())
+      settings_.patience->answered(transfer->url(), *head);
     curl_multi_remove_handle(multi_, easy);
     const auto on_done = transfer->take_on_done();
     transfer.reset();
@@ -203,8 +208,11 @@ class Worker {
     swept_at_ = now;
     std::vector<std::pair<CURL*, Status>> over;
     for (auto& [easy, transfer] : active_)
-      if (Status status = transfer->check(settings_.options); !status)
+      if (Status status = transfer->check(settings_.options); !status) {
+        if (transfer->is_silent())
+          settings_.patience->given_up(transfer->url(), transfer->head_patience());
         over.emplace_back(easy, std::move(status));
+      }
     for (auto& [easy, status] : over) end(easy, std::move(status));
     sweep_queue(demand_);
     sweep_queue(background_);
@@ -308,6 +316,7 @@ HttpSettings make_settings(HttpOptions options) {
   settings.user_timeout_ms = static_cast<long>(2 * options.stall_timeout.count());
   settings.slots = slots;
   settings.background_slots = std::max(1U, slots * 3 / 4);
+  settings.patience = std::make_unique<HeadPatience>(options.stall_timeout);
   settings.options = std::move(options);
   return settings;
 }
@@ -340,7 +349,9 @@ class HttpClient::Impl {
       workers_.push_back(std::make_unique<Worker>(settings_, counters_, i));
   }
 
-  ~Impl() {
+  ~Impl() { stop(); }
+
+  void stop() {
     // All at once, then the joins: a handler of one may still call into another.
     for (auto& worker : workers_) worker->stop();
     for (auto& worker : workers_) worker->join();
@@ -368,6 +379,10 @@ class HttpClient::Impl {
 HttpClient::HttpClient(HttpOptions options, Metrics& metrics)
     : impl_(std::make_unique<Impl>(std::move(options), metrics)) {}
 HttpClient::~HttpClient() = default;
+
+void HttpClient::stop() {
+  impl_->stop();
+}
 
 void HttpClient::start(HttpRequest request, HttpHandlers handlers) {
   if (Status status = check_request(request); !status) {

@@ -24,7 +24,8 @@ struct HttpOptions {
   std::string user_agent;
   Millis connect_timeout{10'000};
   // A transfer that moves fewer than low_speed_bytes in a second for this long is cut:
-  // Errc::timeout.
+  // Errc::timeout.  So is one that is not answered for this long, or, when it was asked before
+  // without an answer, up to three times as long (head_patience.h).
   Millis stall_timeout{10'000};
   uint64_t low_speed_bytes = 1'024;
 };
@@ -71,14 +72,16 @@ constexpr unsigned kMaxRedirects = 8;
 class HttpClient {
  public:
   HttpClient(HttpOptions options, Metrics& metrics);
-  // Ends what is under way with Errc::cancelled, then joins.
-  ~HttpClient();
+  ~HttpClient();  // stops
   HttpClient(const HttpClient&) = delete;
   HttpClient& operator=(const HttpClient&) = delete;
 
   void start(HttpRequest request, HttpHandlers handlers);
-  // Runs `task` on an HTTP thread after `delay` (not after destruction begins).
+  // Runs `task` on an HTTP thread after `delay` (dropped once stopping).
   void after(Millis delay, std::function<void()> task);
+  // Ends what is under way with Errc::cancelled, then joins: nothing is called back after this,
+  // and what is started later ends at once.  By the owner; may be called again.
+  void stop();
 
  private:
   class Impl;

@@ -84,7 +84,8 @@ Status HttpTransfer::check(const HttpOptions& options) {
   if (Status over = pending_.request.deadline.check(); !over)
     return over.error().code == Errc::timeout ? Error{Errc::timeout, waits_for()} : over;
   const SteadyTime now = steady_now();
-  if (now - second_began_ < Millis(1'000) && now - busy_at_ < options.stall_timeout) return {};
+  const Millis patience = is_head_done_ ? options.stall_timeout : head_patience_;
+  if (now - second_began_ < Millis(1'000) && now - busy_at_ < patience) return {};
   // Until there is a connection, its own timeout counts.
   curl_off_t ready_us = 0;
   curl_easy_getinfo(easy_.get(), CURLINFO_PRETRANSFER_TIME_T, &ready_us);
@@ -92,9 +93,18 @@ Status HttpTransfer::check(const HttpOptions& options) {
     busy_at_ = now;
   second_began_ = now;
   second_bytes_ = 0;
-  if (now - busy_at_ < options.stall_timeout) return {};
+  if (now - busy_at_ < patience) return {};
+  is_silent_ = !is_head_done_;
   curl_easy_setopt(easy_.get(), CURLOPT_FORBID_REUSE, 1L);
   return Error{Errc::timeout, waits_for()};
+}
+
+std::optional<Millis> HttpTransfer::head_time() const {
+  if (!is_head_done_) return std::nullopt;
+  curl_off_t sent_us = 0, head_us = 0;
+  curl_easy_getinfo(easy_.get(), CURLINFO_PRETRANSFER_TIME_T, &sent_us);
+  curl_easy_getinfo(easy_.get(), CURLINFO_STARTTRANSFER_TIME_T, &head_us);
+  return std::chrono::duration_cast<Millis>(std::chrono::microseconds(head_us - sent_us));
 }
 
 Status HttpTransfer::status_of(CURLcode code) const {

@@ -6,14 +6,16 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
+#include "fetch/head_patience.h"
 #include "fetch/http.h"
 
 namespace cake {
 
-// What all workers share.  Constant after construction.
+// What all workers share.  Constant after construction, but for what synchronises itself.
 struct HttpSettings {
   HttpOptions options;
   std::string ca_file;
@@ -21,6 +23,7 @@ struct HttpSettings {
   long user_timeout_ms;
   unsigned slots;             // transfers under way in one worker
   unsigned background_slots;  // of these, at most so many that nobody waits for
+  std::unique_ptr<HeadPatience> patience;
 };
 
 struct HttpCounters {
@@ -45,8 +48,16 @@ class HttpTransfer {
 
   CURL* easy() { return easy_.get(); }
   bool is_demand() const { return pending_.request.is_demand; }
+  const std::string& url() const { return pending_.request.url; }
+  // How long the server may take to begin with its answer.
+  void wait_for_head(Millis patience) { head_patience_ = patience; }
+  Millis head_patience() const { return head_patience_; }
+  // From when the question was sent to the head of the answer; nullopt: there is none yet.
+  std::optional<Millis> head_time() const;
   // The reason to cut the transfer now, if there is one: its deadline, or that it stalls.
   Status check(const HttpOptions& options);
+  // Of the last check(): it was the server's silence.
+  bool is_silent() const { return is_silent_; }
   // What libcurl's result means to who asked.
   Status status_of(CURLcode code) const;
   // What is to be told when it is over.
@@ -81,6 +92,8 @@ class HttpTransfer {
   bool is_head_done_ = false;
   bool is_too_large_ = false;
   bool is_ended_ = false;  // by a handler
+  bool is_silent_ = false;
+  Millis head_patience_{0};
   SteadyTime second_began_, busy_at_;
   uint64_t second_bytes_ = 0;
 };

@@ -188,9 +188,10 @@ void HubMirror::get_refs(const RepoName& repo, Done<std::vector<HubRef>> done) {
 
 void HubMirror::get_revision(const RepoName& repo, const std::string& revision,
                              Done<HubRevisionPtr> done) {
+  const Deadline deadline = Deadline::after(options_.timeo);
   client_.find_snapshot(
-      repo, revision, false, Deadline::after(options_.timeo),
-      [this, self = shared_from_this(), repo, revision,
+      repo, revision, false, deadline,
+      [this, self = shared_from_this(), repo, revision, deadline,
        done = std::move(done)](Result<Client::SnapshotPtr> snapshot) {
         if (snapshot) {
           done(revision_of(*snapshot));
@@ -204,7 +205,7 @@ void HubMirror::get_revision(const RepoName& repo, const std::string& revision,
         }
         // No such revision, or no such repo?  Clients are told apart; main tells us.
         client_.find_snapshot(
-            repo, "main", false, Deadline::after(options_.timeo),
+            repo, "main", false, deadline,
             [error = snapshot.error(), done](const Result<Client::SnapshotPtr>&) { done(error); });
       });
 }

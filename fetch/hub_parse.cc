@@ -87,9 +87,9 @@ Status add_tree_entry(const Json& object, std::vector<TreeEntry>& entries) {
   const auto size = object.find("size");
   const bool has_size = size != object.end() && size->is_number_unsigned() &&
                         size->get<uint64_t>() <= std::numeric_limits<int64_t>::max();
-  if (entry.path.empty() || !has_size)
-    return Error{Errc::upstream, "a file of the tree has no path or size"};
-  entry.bytes = size->get<uint64_t>();
+  // Left out, as other names that cannot be shown are, and told of: not a reason to lose the repo.
+  if (entry.path.empty() || !has_size) entry.path = "/";
+  entry.bytes = has_size ? size->get<uint64_t>() : 0;
   entry.ids.git_oid = lower_hex(string_of(object, "oid"), 40);
   entry.ids.xet = lower_hex(string_of(object, "xetHash"), 64);
   if (const auto lfs = object.find("lfs"); lfs != object.end() && lfs->is_object())
@@ -129,6 +129,20 @@ bool is_rel_next(std::string_view parameters) {
   return false;
 }
 
+// Of the parameters behind a target: the comma before the next link, not one that is quoted.
+size_t end_of_link(std::string_view parameters) {
+  bool is_quoted = false;
+  for (size_t i = 0; i < parameters.size(); i++) {
+    if (is_quoted && parameters[i] == '\\')
+      i++;
+    else if (parameters[i] == '"')
+      is_quoted = !is_quoted;
+    else if (parameters[i] == ',' && !is_quoted)
+      return i;
+  }
+  return parameters.size();
+}
+
 std::optional<std::string> next_in(std::string_view value) {
   while (true) {
     const size_t open = value.find('<');
@@ -137,7 +151,7 @@ std::optional<std::string> next_in(std::string_view value) {
     if (close == std::string_view::npos) return std::nullopt;
     const std::string_view target = value.substr(open + 1, close - open - 1);
     value.remove_prefix(close + 1);
-    const std::string_view parameters = value.substr(0, value.find(','));
+    const std::string_view parameters = value.substr(0, end_of_link(value));
     value.remove_prefix(parameters.size());
     if (is_rel_next(parameters)) return std::string(target);
   }
@@ -202,7 +216,15 @@ Result<RevisionInfo> parse_revision_info(std::string_view json) {
 }
 
 Status parse_tree_page(std::string_view json, std::vector<TreeEntry>& entries) {
-  return for_each_object(json, [&](const Json& object) { return add_tree_entry(object, entries); });
+  const size_t before = entries.size();
+  CAKE_TRY(
+      for_each_object(json, [&](const Json& object) { return add_tree_entry(object, entries); }));
+  // Every single one: that is no list of a hub.
+  const bool has_any = std::any_of(entries.begin() + static_cast<ptrdiff_t>(before), entries.end(),
+                                   [](const TreeEntry& entry) { return entry.path != "/"; });
+  if (entries.size() > before && !has_any)
+    return Error{Errc::upstream, "no file of the tree has a name and a size"};
+  return {};
 }
 
 Status parse_repo_page(std::string_view json, std::vector<std::string>& ids) {

@@ -15,14 +15,18 @@ template <typename T>
 class OnceDone {
  public:
   explicit OnceDone(Done<T> done) : state_(std::make_shared<State>(std::move(done))) {}
-  void operator()(Result<T> result) const { state_->answer(std::move(result)); }
+  void operator()(Result<T> result) const { answer(std::move(result)); }
+  // Whether this answer was the first, the one that counts.
+  bool answer(Result<T> result) const { return state_->answer(std::move(result)); }
 
  private:
   struct State {
     explicit State(Done<T> callback) : done(std::move(callback)) {}
     ~State() { answer(Error{Errc::cancelled, "shutting down"}); }
-    void answer(Result<T> result) {
-      if (!is_answered.exchange(true)) std::exchange(done, nullptr)(std::move(result));
+    bool answer(Result<T> result) {
+      if (is_answered.exchange(true)) return false;
+      std::exchange(done, nullptr)(std::move(result));
+      return true;
     }
     std::atomic<bool> is_answered{false};
     Done<T> done;

@@ -67,7 +67,7 @@ class Keeper {
   void signal_worker(int signal_number) const;
   void await_worker();
 
-  bool is_our_mount_visible() const;
+  std::optional<std::string> our_mount_point() const;
   void detach();
   void end(int code);
   void raise_readahead();
@@ -346,22 +346,34 @@ void Keeper::begin_unmount() {
     return;
   }
   is_unmounting_ = true;
+  const std::optional<std::string> mount_point = our_mount_point();
+  // Detached already, covered by another mount, or in other namespaces only.
+  if (!mount_point)
+    say(LOG_WARNING, "%s: not to be unmounted from here; told again, it ends all the same",
+        state_.mount_point);
   // The worker serves on until the kernel tells it that nobody is left.
-  if (!is_our_mount_visible()) return;
-  if (!unmount(state_.mount_point, false)) detach();
+  else if (!unmount(*mount_point, false))
+    detach();
 }
 
-bool Keeper::is_our_mount_visible() const {
+// Where it is now: it may have been moved, or a directory above it renamed.
+std::optional<std::string> Keeper::our_mount_point() const {
   const Result<std::vector<MountEntry>> mounts = read_mountinfo();
-  if (!mounts) return false;
-  const MountEntry* top = find_top_mount(*mounts, state_.mount_point);
-  return top != nullptr && top->device_major == state_.device_major &&
-         top->device_minor == state_.device_minor;
+  if (!mounts) return std::nullopt;
+  std::optional<std::string> found;
+  for (const MountEntry& entry : *mounts) {
+    if (entry.device_major != state_.device_major || entry.device_minor != state_.device_minor ||
+        find_top_mount(*mounts, entry.mount_point) != &entry)
+      continue;
+    if (!found || entry.mount_point == state_.mount_point) found = entry.mount_point;
+  }
+  return found;
 }
 
 void Keeper::detach() {
-  if (!is_our_mount_visible()) return;
-  const Status done = unmount(state_.mount_point, true);
+  const std::optional<std::string> mount_point = our_mount_point();
+  if (!mount_point) return;
+  const Status done = unmount(*mount_point, true);
   if (!done) say(LOG_ERR, "%s", done.error().message.c_str());
 }
 
@@ -407,20 +419,21 @@ void Keeper::raise_readahead() {
 void Keeper::prepare_record() {
   if (state_.record_path[0] == 0) return;
   record_temporary_ = cat(state_.record_path, ".new");
-  record_tail_ =
-      cat("major ", state_.device_major, "\nminor ", state_.device_minor, "\nsource ",
-          escape_octal(state_.source), "\nstore ", escape_octal(state_.store), "\nmount_point ",
-          escape_octal(state_.mount_point), "\nprogram ", escape_octal(state_.program), "\n");
+  const ProcessIdentity own = ProcessIdentity::own();
+  record_tail_ = cat("keeper ", own.pid, "\nstarted_at ", own.started_at, "\npid_namespace ",
+                     own.pid_namespace, "\nmajor ", state_.device_major, "\nminor ",
+                     state_.device_minor, "\nsource ", escape_octal(state_.source), "\nstore ",
+                     escape_octal(state_.store), "\nmount_point ", escape_octal(state_.mount_point),
+                     "\nprogram ", escape_octal(state_.program), "\n");
   record_text_.resize(record_tail_.size() + 256);
 }
 
 // As format_record(), but in place.
 void Keeper::write_record() {
   if (record_text_.empty()) return;
-  const int bytes = snprintf(record_text_.data(), record_text_.size(),
-                             "keeper %d\nworker %d\ngeneration %u\nupgrades %u\n%s", getpid(),
-                             std::max(worker_, 0), state_.generation.load(), state_.upgrades.load(),
-                             record_tail_.c_str());
+  const int bytes = snprintf(
+      record_text_.data(), record_text_.size(), "worker %d\ngeneration %u\nupgrades %u\n%s",
+      std::max(worker_, 0), state_.generation.load(), state_.upgrades.load(), record_tail_.c_str());
   const int fd =
       open(record_temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
   const bool is_written =
@@ -484,7 +497,8 @@ Status describe(KeeperState& state, const KeeperOptions& options) {
   std::string record_path;
   const Result<std::string> directory = make_runtime_directory();
   if (directory)
-    record_path = cat(*directory, "/", getpid(), ".mount");
+    // Containers may share the directory, and have the same numbers.
+    record_path = cat(*directory, "/", getpid(), "-", ProcessIdentity::own().started_at, ".mount");
   else
     dprintf(2, "cake: %s; cake ps will not show the mount\n", directory.error().message.c_str());
   // Listing removes what killed keepers left.

@@ -141,6 +141,10 @@ void ModelFs::on_drain() {
   lot_.close();
 }
 
+void ModelFs::on_end() {
+  lot_.close();
+}
+
 ParkedPtr ModelFs::park(fuse_req_t request) {
   return lot_.park(request, caller(request));
 }
@@ -190,7 +194,7 @@ void ModelFs::look_up(fuse_req_t request, uint64_t parent, const char* name) {
   const ParkedPtr parked = park(request);
   view_.look_up(
       parent, name, metadata_deadline(), [this, parked, parent](const Result<NodeFacts>& facts) {
-        const fuse_req_t mine = parked->claim();
+        const ClaimedRequest mine = parked->claim();
         if (mine == nullptr) return;
         fuse_entry_param entry{};
         if (facts) {
@@ -212,7 +216,7 @@ void ModelFs::look_up(fuse_req_t request, uint64_t parent, const char* name) {
 void ModelFs::get_attributes(fuse_req_t request, uint64_t node) {
   const ParkedPtr parked = park(request);
   view_.find_facts(node, metadata_deadline(), [this, parked](const Result<NodeFacts>& facts) {
-    const fuse_req_t mine = parked->claim();
+    const ClaimedRequest mine = parked->claim();
     if (mine == nullptr) return;
     if (!facts) {
       fuse_reply_err(mine, errno_for_names(facts.error().code));
@@ -250,7 +254,7 @@ void ModelFs::open_directory(fuse_req_t request, uint64_t node, fuse_file_info i
   const ParkedPtr parked = park(request);
   info.fh = 0;
   view_.find_facts(node, metadata_deadline(), [parked, info](const Result<NodeFacts>& facts) {
-    const fuse_req_t mine = parked->claim();
+    const ClaimedRequest mine = parked->claim();
     if (mine == nullptr) return;
     if (facts)
       fuse_reply_open(mine, &info);
@@ -263,7 +267,7 @@ void ModelFs::read_directory(fuse_req_t request, uint64_t node, size_t size, uin
                              bool is_plus) {
   const ParkedPtr parked = park(request);
   view_.list(node, metadata_deadline(), [=, this](const Result<ListingPtr>& listing) {
-    const fuse_req_t mine = parked->claim();
+    const ClaimedRequest mine = parked->claim();
     if (mine == nullptr) return;
     if (!listing) {
       fuse_reply_err(mine, errno_for_listings(listing.error().code));
@@ -367,7 +371,7 @@ void ModelFs::read(fuse_req_t request, uint64_t node, size_t size, uint64_t offs
   options.may_ask_for_less = !is_direct && size > kPageBytes;
   const bool is_waiting =
       (*reader)->read(offset, size, options, [parked](Result<FileReader::Slices> slices) {
-        const fuse_req_t mine = parked->claim();
+        const ClaimedRequest mine = parked->claim();
         if (mine == nullptr) return;
         if (!slices) {
           fuse_reply_err(mine, errno_for(slices.error().code));
@@ -411,7 +415,7 @@ void ModelFs::open_made(fuse_req_t request, uint64_t node, fuse_file_info* info)
 void ModelFs::read_made(fuse_req_t request, uint64_t node, size_t size, uint64_t offset) {
   const ParkedPtr parked = park(request);
   view_.read_text(node, offset == 0, [parked, size, offset](const Result<TextPtr>& text) {
-    const fuse_req_t mine = parked->claim();
+    const ClaimedRequest mine = parked->claim();
     if (mine == nullptr) return;
     if (!text) {
       fuse_reply_err(mine, errno_for(text.error().code));

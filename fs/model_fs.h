@@ -46,6 +46,7 @@ class ModelFs final : public Filesystem {
   const fuse_lowlevel_ops* ops() const override;
   void on_init(fuse_conn_info& connection) override;
   void on_drain() override;
+  void on_end() override;
 
  private:
   friend struct ModelFsOps;

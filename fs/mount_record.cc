@@ -14,7 +14,6 @@
 
 #include "fs/mount.h"
 #include "fs/mountinfo.h"
-#include "fs/process_signals.h"
 #include "store/base/bytes.h"
 #include "store/base/file.h"
 
@@ -56,15 +55,13 @@ uint64_t modified_at_ns(const std::string& path) {
          static_cast<uint64_t>(info.st_mtim.tv_nsec);
 }
 
-// A zombie is not: who reaps it may take its time.
-bool is_alive(pid_t pid) {
-  return pid > 0 && !has_fatal_signal_pending(pid);
-}
-
 Status set_field(MountRecord& record, std::string_view key, std::string_view value) {
   const std::string text = unescape_octal(value);
-  const auto number = [&] { return static_cast<unsigned>(strtoul(text.c_str(), nullptr, 10)); };
-  if (key == "keeper") record.keeper_pid = static_cast<pid_t>(number());
+  const auto large_number = [&] { return uint64_t{strtoull(text.c_str(), nullptr, 10)}; };
+  const auto number = [&] { return static_cast<unsigned>(large_number()); };
+  if (key == "keeper") record.keeper.pid = static_cast<pid_t>(number());
+  if (key == "started_at") record.keeper.started_at = large_number();
+  if (key == "pid_namespace") record.keeper.pid_namespace = large_number();
   if (key == "worker") record.worker_pid = static_cast<pid_t>(number());
   if (key == "generation") record.generation = number();
   if (key == "upgrades") record.upgrades = number();
@@ -110,11 +107,12 @@ Result<std::string> make_runtime_directory() {
 }
 
 std::string format_record(const MountRecord& record) {
-  return cat("keeper ", record.keeper_pid, "\nworker ", record.worker_pid, "\ngeneration ",
-             record.generation, "\nupgrades ", record.upgrades, "\nmajor ", record.device_major,
-             "\nminor ", record.device_minor, "\nsource ", escape_octal(record.source), "\nstore ",
-             escape_octal(record.store), "\nmount_point ", escape_octal(record.mount_point),
-             "\nprogram ", escape_octal(record.program), "\n");
+  return cat("keeper ", record.keeper.pid, "\nstarted_at ", record.keeper.started_at,
+             "\npid_namespace ", record.keeper.pid_namespace, "\nworker ", record.worker_pid,
+             "\ngeneration ", record.generation, "\nupgrades ", record.upgrades, "\nmajor ",
+             record.device_major, "\nminor ", record.device_minor, "\nsource ",
+             escape_octal(record.source), "\nstore ", escape_octal(record.store), "\nmount_point ",
+             escape_octal(record.mount_point), "\nprogram ", escape_octal(record.program), "\n");
 }
 
 Result<MountRecord> parse_record(std::string_view text) {
@@ -127,7 +125,7 @@ Result<MountRecord> parse_record(std::string_view text) {
     if (blank != std::string_view::npos)
       CAKE_TRY(set_field(record, line.substr(0, blank), line.substr(blank + 1)));
   }
-  if (record.keeper_pid <= 0 || record.mount_point.empty())
+  if (record.keeper.pid <= 0 || record.mount_point.empty())
     return Error{Errc::corrupt, "a mount's record is incomplete"};
   return record;
 }
@@ -146,7 +144,7 @@ Result<std::vector<MountRecord>> list_mount_records() {
     if (!record) continue;
     record->path = path;
     record->written_at_ns = modified_at_ns(path);
-    if (!is_alive(record->keeper_pid)) {
+    if (record->keeper.presence() == ProcessIdentity::Presence::gone) {
       CAKE_TRY(remove_file(path));
     } else if (is_mounted(mounts, *record)) {  // else detached, or another namespace's
       keep_newest(found, std::move(*record));
@@ -174,8 +172,7 @@ Status end_mount(const std::string& mount_point, bool is_lazy, const Deadline& d
     return Error{Errc::not_found, cat(mount_point, ": no cakefs mount is there")};
   const Result<MountRecord> record = find_mount_record(canonical);
   File keeper;
-  if (record && !is_lazy)
-    keeper = File(static_cast<int>(syscall(SYS_pidfd_open, record->keeper_pid, 0)), "keeper");
+  if (record && !is_lazy) keeper = record->keeper.open();
   CAKE_TRY(unmount(canonical, is_lazy));
   return keeper.is_open() ? wait_for_exit(keeper.fd(), deadline) : Status();
 }
@@ -186,11 +183,17 @@ Status upgrade_mount(const MountRecord& record, const Deadline& deadline) {
   if (!watch.is_open() ||
       inotify_add_watch(watch.fd(), directory.c_str(), IN_MOVED_TO | IN_DELETE) < 0)
     return errno_error(errno, directory);
-  if (kill(record.keeper_pid, SIGHUP) != 0)
-    return errno_error(errno, cat("asking the keeper of ", record.mount_point));
+  if (record.keeper.presence() == ProcessIdentity::Presence::elsewhere)
+    return Error{Errc::unsupported, cat(record.mount_point,
+                                        ": was mounted in another PID namespace"
+                                        " (container), upgrade it from there")};
+  const File keeper = record.keeper.open();
+  if (!keeper.is_open() || syscall(SYS_pidfd_send_signal, keeper.fd(), SIGHUP, nullptr, 0) != 0)
+    return errno_error(keeper.is_open() ? errno : ESRCH,
+                       cat("asking the keeper of ", record.mount_point));
   for (;;) {
     const Result<std::string> text = read_text_file(record.path, kMaxRecordBytes);
-    if (!text || !is_alive(record.keeper_pid))
+    if (!text || record.keeper.presence() == ProcessIdentity::Presence::gone)
       return Error{Errc::io, cat(record.mount_point, ": ended during the upgrade; see syslog")};
     const MountRecord now = CAKE_TRY(parse_record(*text));
     if (now.upgrades > record.upgrades) return {};

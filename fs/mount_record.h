@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "fs/process_identity.h"
 #include "store/base/clock.h"
 #include "store/base/result.h"
 
@@ -20,7 +21,7 @@ namespace cake {
 struct MountRecord {
   std::string path;  // of the record itself
   uint64_t written_at_ns = 0;
-  pid_t keeper_pid = 0;
+  ProcessIdentity keeper;
   pid_t worker_pid = 0;
   unsigned generation = 0;  // how many workers there were
   unsigned upgrades = 0;
@@ -39,7 +40,8 @@ Result<std::string> make_runtime_directory();
 std::string format_record(const MountRecord& record);
 Result<MountRecord> parse_record(std::string_view text);
 
-// Of this user's runtime directory, alive, in mounting order by path; one for each mount.
+// Of this user's runtime directory, in mounting order by path; one for each mount.  Their keepers
+// are alive, or of another PID namespace.
 Result<std::vector<MountRecord>> list_mount_records();
 // By mount point, canonical or not.  not_found when no live keeper has it.
 Result<MountRecord> find_mount_record(const std::string& mount_point);

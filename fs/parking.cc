@@ -2,9 +2,11 @@
 
 #include <cerrno>
 #include <map>
+#include <unordered_map>
 #include <vector>
 
 #include "fs/process_signals.h"
+#include "store/base/mutex.h"
 #include "store/base/thread_pool.h"
 
 namespace cake {
@@ -18,10 +20,36 @@ constexpr Millis kSweepAge{200};
 
 }  // namespace
 
-fuse_req_t ParkedRequest::claim() {
-  if (is_answered_.exchange(true)) return nullptr;
-  lot_.remove(this);
-  return request_;
+struct ParkingState {
+  // Guarded by mutex.  Leaf lock.
+  Mutex mutex;
+  CondVar left;     // fewer are parked or being answered
+  CondVar stopped;  // for the sweeper
+  std::unordered_map<const ParkedRequest*, ParkedPtr> parked GUARDED_BY(mutex);
+  size_t being_answered GUARDED_BY(mutex) = 0;
+  bool is_closed GUARDED_BY(mutex) = false;
+  bool is_stopping GUARDED_BY(mutex) = false;
+};
+
+ClaimedRequest::ClaimedRequest(std::shared_ptr<ParkingState> lot, fuse_req_t request)
+    : lot_(std::move(lot)), request_(request) {}
+
+ClaimedRequest::~ClaimedRequest() {
+  if (!lot_) return;
+  MutexLock lock(lot_->mutex);
+  if (--lot_->being_answered == 0) lot_->left.notify_all();
+}
+
+// Who takes it out of the lot answers it.
+ClaimedRequest ParkedRequest::claim() {
+  ParkedPtr kept;  // its callbacks may own much: freed after the lock
+  MutexLock lock(lot_->mutex);
+  const auto found = lot_->parked.find(this);
+  if (found == lot_->parked.end()) return {};
+  kept = std::move(found->second);
+  lot_->parked.erase(found);
+  lot_->being_answered++;
+  return {lot_, request_};
 }
 
 void ParkedRequest::may_fail(int error_number, std::function<bool()> is_due) {
@@ -30,63 +58,51 @@ void ParkedRequest::may_fail(int error_number, std::function<bool()> is_due) {
   can_fail_.store(true, std::memory_order_release);
 }
 
-ParkingLot::ParkingLot() : sweeper_([this] { run(); }) {}
+ParkingLot::ParkingLot() : state_(std::make_shared<ParkingState>()), sweeper_([this] { run(); }) {}
 
 ParkingLot::~ParkingLot() {
+  close();
   {
-    MutexLock lock(mutex_);
-    is_stopping_ = true;
+    MutexLock lock(state_->mutex);
+    state_->is_stopping = true;
   }
-  changed_.notify_all();
+  state_->stopped.notify_all();
   sweeper_.join();
 }
 
 ParkedPtr ParkingLot::park(fuse_req_t request, pid_t pid) {
-  auto parked = std::make_shared<ParkedRequest>(*this, request, pid);
-  MutexLock lock(mutex_);
+  auto parked = std::make_shared<ParkedRequest>(state_, request, pid);
+  MutexLock lock(state_->mutex);
   // A closed lot answers nothing: the request stays with the kernel.
-  if (is_closed_) parked->is_answered_ = true;
-  if (!is_closed_) parked_.emplace(parked.get(), parked);
+  if (!state_->is_closed) state_->parked.emplace(parked.get(), parked);
   return parked;
 }
 
-void ParkingLot::remove(const ParkedRequest* request) {
-  ParkedPtr kept;  // its callbacks may own much: freed after the lock
-  MutexLock lock(mutex_);
-  const auto found = parked_.find(request);
-  if (found == parked_.end()) return;
-  kept = std::move(found->second);
-  parked_.erase(found);
-  if (parked_.empty()) changed_.notify_all();
-}
-
 void ParkingLot::close() {
-  std::vector<ParkedPtr> kept;
-  MutexLock lock(mutex_);
-  is_closed_ = true;
-  for (auto& [key, parked] : parked_) {
-    parked->is_answered_ = true;
-    kept.push_back(parked);
-  }
-  parked_.clear();
+  std::unordered_map<const ParkedRequest*, ParkedPtr> kept;  // freed after the lock
+  MutexLock lock(state_->mutex);
+  state_->is_closed = true;
+  kept.swap(state_->parked);
+  // Short: writing to the kernel's end waits for nobody.
+  while (state_->being_answered != 0) state_->left.wait(state_->mutex);
 }
 
 void ParkingLot::drain(Deadline deadline) {
-  MutexLock lock(mutex_);
-  while (!parked_.empty())
-    if (!changed_.wait_until(mutex_, deadline.at())) return;
+  MutexLock lock(state_->mutex);
+  while (!state_->parked.empty() || state_->being_answered != 0)
+    if (!state_->left.wait_until(state_->mutex, deadline.at())) return;
 }
 
 size_t ParkingLot::size() const {
-  MutexLock lock(mutex_);
-  return parked_.size();
+  MutexLock lock(state_->mutex);
+  return state_->parked.size();
 }
 
 void ParkingLot::sweep() {
   std::vector<ParkedPtr> waiting;
   {
-    MutexLock lock(mutex_);
-    for (const auto& [key, parked] : parked_)
+    MutexLock lock(state_->mutex);
+    for (const auto& [key, parked] : state_->parked)
       if (steady_now() - parked->since_ >= kSweepAge) waiting.push_back(parked);
   }
   std::map<pid_t, bool> is_dying;
@@ -100,7 +116,8 @@ void ParkingLot::sweep() {
     else if (parked->can_fail_.load(std::memory_order_acquire) && parked->fail_is_due_())
       error_number = parked->fail_errno_;
     if (error_number == 0) continue;
-    if (const fuse_req_t request = parked->claim()) fuse_reply_err(request, error_number);
+    const ClaimedRequest request = parked->claim();
+    if (request != nullptr) fuse_reply_err(request, error_number);
   }
 }
 
@@ -108,13 +125,12 @@ void ParkingLot::run() {
   name_this_thread("cake-sweep");
   while (true) {
     {
-      MutexLock lock(mutex_);
-      if (is_stopping_) return;
+      MutexLock lock(state_->mutex);
       const SteadyTime next = steady_now() + kSweepEvery;
-      while (!is_stopping_ && steady_now() < next)
-        if (!changed_.wait_until(mutex_, next)) break;
-      if (is_stopping_) return;
-      if (parked_.empty()) continue;
+      while (!state_->is_stopping && steady_now() < next)
+        if (!state_->stopped.wait_until(state_->mutex, next)) break;
+      if (state_->is_stopping) return;
+      if (state_->parked.empty()) continue;
     }
     sweep();
   }

@@ -7,42 +7,59 @@
 #include <functional>
 #include <memory>
 #include <thread>
-#include <unordered_map>
-#include <vector>
+#include <utility>
 
 #include "fs/fuse_api.h"
 #include "store/base/clock.h"
-#include "store/base/mutex.h"
 
 namespace cake {
 
-class ParkingLot;
+class ParkedRequest;
+using ParkedPtr = std::shared_ptr<ParkedRequest>;
+// What a lot and its requests share (parking.cc): what they wait for may come when the lot is gone.
+struct ParkingState;
+
+// A request in the hands of the one who may answer it, for as long as that takes; null for all
+// others.  Closing the lot waits for it: an answer needs the FUSE session.
+class ClaimedRequest {
+ public:
+  ClaimedRequest() = default;
+  ClaimedRequest(std::shared_ptr<ParkingState> lot, fuse_req_t request);
+  ~ClaimedRequest();
+  ClaimedRequest(const ClaimedRequest&) = delete;
+  ClaimedRequest& operator=(const ClaimedRequest&) = delete;
+
+  // For the fuse_reply_ functions.
+  operator fuse_req_t() const { return request_; }  // NOLINT(google-explicit-constructor)
+
+ private:
+  const std::shared_ptr<ParkingState> lot_;
+  const fuse_req_t request_ = nullptr;
+};
 
 // A request that is answered exactly once: by what it waits for, by the sweep, or not at all when
-// the worker leaves (then the kernel sends it again).  Thread-safe.
+// the worker leaves (then the kernel sends it again) or the connection has ended.  Thread-safe.
 class ParkedRequest {
  public:
-  ParkedRequest(ParkingLot& lot, fuse_req_t request, pid_t pid)
-      : lot_(lot), request_(request), pid_(pid) {}
+  ParkedRequest(std::shared_ptr<ParkingState> lot, fuse_req_t request, pid_t pid)
+      : lot_(std::move(lot)), request_(request), pid_(pid) {}
 
-  // The request, for the one caller who may answer it; nullptr for all others.
-  fuse_req_t claim();
+  // The request, for the one caller who may answer it; null for all others.
+  ClaimedRequest claim();
   // From now on the sweep may answer with `error_number` once `is_due` holds: a page-cache read
   // that mixes present and absent bytes while the hub is down.
   void may_fail(int error_number, std::function<bool()> is_due);
 
  private:
   friend class ParkingLot;
-  ParkingLot& lot_;
+  const std::shared_ptr<ParkingState> lot_;
   const fuse_req_t request_;
   const pid_t pid_;
   const SteadyTime since_ = steady_now();
-  std::atomic<bool> is_answered_{false};
   int fail_errno_ = 0;
   std::function<bool()> fail_is_due_;
   std::atomic<bool> can_fail_{false};
 };
-using ParkedPtr = std::shared_ptr<ParkedRequest>;
 
 // All parked requests of a mount, and the thread that frees those nobody can use any more: the
 // kernel sends no INTERRUPT for background reads, and holds a killed process in an O_DIRECT read or
@@ -50,30 +67,23 @@ using ParkedPtr = std::shared_ptr<ParkedRequest>;
 class ParkingLot {
  public:
   ParkingLot();
-  ~ParkingLot();
+  ~ParkingLot();  // closes it
 
   // `pid`: as in fuse_ctx.
-  ParkedPtr park(fuse_req_t request, pid_t pid) EXCLUDES(mutex_);
-  // Nothing is answered after this: what is parked is sent again to the next worker.
-  void close() EXCLUDES(mutex_);
+  ParkedPtr park(fuse_req_t request, pid_t pid);
+  // Nothing is answered after this, nor being answered: what is parked is sent again to the next
+  // worker, if there is one.
+  void close();
   // Waits until nothing is parked, at most until `deadline`.
-  void drain(Deadline deadline) EXCLUDES(mutex_);
-  size_t size() const EXCLUDES(mutex_);
+  void drain(Deadline deadline);
+  size_t size() const;
 
  private:
-  friend class ParkedRequest;
-  void remove(const ParkedRequest* request) EXCLUDES(mutex_);
-  void sweep() EXCLUDES(mutex_);
-  void run() EXCLUDES(mutex_);
+  void sweep();
+  void run();
 
-  // Guarded by mutex_.  Leaf lock.
-  mutable Mutex mutex_;
-  CondVar changed_;
-  std::unordered_map<const ParkedRequest*, ParkedPtr> parked_ GUARDED_BY(mutex_);
-  bool is_closed_ GUARDED_BY(mutex_) = false;
-  bool is_stopping_ GUARDED_BY(mutex_) = false;
-
-  std::thread sweeper_;  // last: uses the others
+  const std::shared_ptr<ParkingState> state_;
+  std::thread sweeper_;  // last: uses the other
 };
 
 }  // namespace cake

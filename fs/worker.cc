@@ -97,6 +97,8 @@ ssize_t Worker::writev_hook(int, iovec* parts, int count, void* userdata) {
 
 Worker::~Worker() {
   CAKE_CHECK(threads_.empty());
+  // Threads of the network may hold requests; an answer needs the session.
+  filesystem_.on_end();
   if (session_ != nullptr) fuse_session_destroy(session_);
   filesystem_.session_ = nullptr;
 }

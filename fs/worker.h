@@ -28,6 +28,9 @@ class Filesystem {
   // No more requests will come.  Finish what needs no network and answer it, within 2 s; what stays
   // unanswered is sent again to the next worker.  After the return nothing may be answered.
   virtual void on_drain() = 0;
+  // The session goes, whatever ended it: after the return nothing may be answered, nor be being
+  // answered.
+  virtual void on_end() {}
 
   // Valid from on_init until run_worker returns.
   Channel& channel() const { return *channel_; }

@@ -62,7 +62,8 @@ void WorkerProcess::execute_worker(pid_t keeper, int oom_score_adj) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != keeper) _exit(127);  // it died before the line above
   set_oom_score_adj(oom_score_adj);
-  for (const int ignored : {SIGINT, SIGHUP, SIGPIPE}) signal(ignored, SIG_IGN);
+  // A limit on the size of files (ulimit -f) is a write that fails, and what it was for not stored.
+  for (const int ignored : {SIGINT, SIGHUP, SIGPIPE, SIGXFSZ}) signal(ignored, SIG_IGN);
   sigset_t blocked;
   sigemptyset(&blocked);
   sigaddset(&blocked, SIGTERM);

@@ -21,7 +21,7 @@ class WorkerProcess {
   WorkerProcess(const std::vector<std::string>& arguments, KeeperDescriptors descriptors);
 
   // Forks and executes the program that is running, even when its file was replaced.  The worker
-  // dies with the keeper, has SIGTERM blocked, and ignores SIGINT, SIGHUP and SIGPIPE.
+  // dies with the keeper, has SIGTERM blocked, and ignores SIGINT, SIGHUP, SIGPIPE and SIGXFSZ.
   // The process id, or -1 with errno.
   pid_t start(int oom_score_adj);
 

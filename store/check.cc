@@ -141,7 +141,7 @@ class Check {
 
   Status check_chunks() {
     std::vector<Place> places;
-    uint64_t total_bytes = 0;
+    uint64_t total_bytes = 0, done_bytes = 0;
     std::map<Place, std::string> bad;
     CAKE_TRY(store_.upkeep().each_chunk([&](const ChunkRow& row) -> Status {
       if (is_whole(row.location.pack)) {
@@ -151,6 +151,7 @@ class Check {
                       *problem);
         whole_chunks_++;
         total_bytes += row.location.encoded_bytes;
+        done_bytes += row.location.encoded_bytes;
         return go_on();
       }
       places.push_back({row.location.pack, row.location.encoded_bytes, row.location.offset});
@@ -163,7 +164,6 @@ class Check {
     std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) {
       return std::pair(a.pack, a.offset) < std::pair(b.pack, b.offset);
     });
-    uint64_t done_bytes = 0;
     for (const Place& place : places) {
       CAKE_TRY(go_on());
       const std::optional<std::string> problem = CAKE_TRY(look_at(place));

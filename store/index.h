@@ -162,8 +162,8 @@ class Index {
   // nullptr when the commit is not known.
   Result<std::shared_ptr<const Snapshot>> find_snapshot(RowId repo, const std::string& commit);
   Result<std::vector<SnapshotRow>> list_snapshots(RowId repo);
-  // Where else the content can be fetched, the snapshots seen last first, at most `limit`.  Goes
-  // through all snapshots of its source, one at a time.
+  // Where else the content can be fetched: one place a repo, the snapshots seen last first, at most
+  // `limit`.  Looks through the newest 1,000 snapshots of its source, one at a time.
   Result<std::vector<ContentPlace>> list_places(RowId content, size_t limit);
 
   // An author's repos as last listed by the hub.

@@ -1,4 +1,5 @@
 // Snapshots, and the contents that their entries name.
+#include <algorithm>
 #include <utility>
 
 #include "store/chunk_store.h"
@@ -204,9 +205,11 @@ Result<std::shared_ptr<const Snapshot>> Index::put_snapshot(RowId repo, const st
     ids.reserve(cleaned.entries().size());
     for (const TreeEntry& entry : cleaned.entries())
       ids.push_back(CAKE_TRY(get_content(db, *place, entry)));
-    snapshot = std::make_shared<const Snapshot>(place->repo_name, commit, date, cleaned.entries(),
-                                                std::move(ids));
-    CAKE_TRY(insert_snapshot(db, repo, *snapshot));
+    const auto made = std::make_shared<Snapshot>(place->repo_name, commit, date, cleaned.entries(),
+                                                 std::move(ids));
+    made->add_dropped(cleaned.dropped());
+    CAKE_TRY(insert_snapshot(db, repo, *made));
+    snapshot = made;
   }
   CAKE_TRY(transaction.commit());
   return snapshot;
@@ -220,6 +223,9 @@ Result<std::shared_ptr<const Snapshot>> Index::find_snapshot(RowId repo,
   return select_snapshot(*connections_->reader, place->repo_name, repo, commit);
 }
 
+// Readers wait while these are looked through.
+constexpr uint64_t kMaxSnapshotsSearched = 1'000;
+
 Result<std::vector<ContentPlace>> Index::list_places(RowId content, size_t limit) {
   std::vector<std::pair<RowId, RepoName>> snapshots;
   {
@@ -227,14 +233,17 @@ Result<std::vector<ContentPlace>> Index::list_places(RowId content, size_t limit
     Statement rows = connections_->reader->prepare(
         "SELECT snapshot.id, repo.type, repo.name FROM content"
         " JOIN repo ON repo.source = content.source JOIN snapshot ON snapshot.repo = repo.id"
-        " WHERE content.id = ?1 ORDER BY snapshot.id DESC");
-    rows.bind(content);
+        " WHERE content.id = ?1 ORDER BY snapshot.id DESC LIMIT ?2");
+    rows.bind(content, kMaxSnapshotsSearched);
     while (CAKE_TRY(rows.step()))
       snapshots.push_back({rows.number(0), {static_cast<RepoType>(rows.number(1)), rows.text(2)}});
   }
   std::vector<ContentPlace> places;
   for (const auto& [id, repo] : snapshots) {
     if (places.size() == limit) break;
+    // A repo that refuses one commit refuses the others.
+    const auto is_of_repo = [&of = repo](const ContentPlace& place) { return place.repo == of; };
+    if (std::any_of(places.begin(), places.end(), is_of_repo)) continue;
     MutexLock lock(connections_->read_mutex);
     Statement row = connections_->reader->prepare(
         "SELECT commit_id, contents, entries FROM snapshot WHERE id = ?1");

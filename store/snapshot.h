@@ -104,6 +104,8 @@ class Snapshot {
   uint64_t content_id(uint32_t entry) const { return content_ids_[entry]; }
   const std::vector<Node>& nodes() const { return nodes_; }
   size_t dropped() const { return dropped_; }
+  // Those that were dropped before it was made from what was left.
+  void add_dropped(size_t entries) { dropped_ += entries; }
 
   // Ordinal of a child, of a path ("a/b", "" = root).
   std::optional<uint32_t> find_child(uint32_t directory, std::string_view name) const;

@@ -23,7 +23,7 @@ constexpr Millis kWatchInterval{2'000};
 std::optional<int64_t> age_seconds(const MountRecord& record) {
   std::error_code failure;
   const auto made = std::filesystem::last_write_time(
-      cat("/proc/", static_cast<int64_t>(record.keeper_pid)), failure);
+      cat("/proc/", static_cast<int64_t>(record.keeper.pid)), failure);
   if (failure) return std::nullopt;
   const auto age = std::filesystem::file_time_type::clock::now() - made;
   return std::chrono::duration_cast<std::chrono::seconds>(age).count();
@@ -99,7 +99,7 @@ Status print_mounts(Context& context, std::ostream& out) {
       age_cell = age_text(*age);
     else if (age)
       age_cell = static_cast<uint64_t>(std::max<int64_t>(0, *age));
-    const std::optional<Traffic> traffic = read_traffic(record.keeper_pid);
+    const std::optional<Traffic> traffic = read_traffic(record.keeper.pid);
     const std::optional<double> percent = shares.percent(record);
     // A rate that was written long ago is none: the worker writes only what changes.
     const bool is_fresh =
@@ -110,7 +110,7 @@ Status print_mounts(Context& context, std::ostream& out) {
                traffic ? Cell(Bytes{traffic->fetched_bytes}) : Cell(),
                traffic ? Cell(Bytes{is_fresh ? traffic->rate : 0}) : Cell(),
                traffic ? Cell(traffic->open_files) : Cell(), age_cell, record.store,
-               static_cast<uint64_t>(record.keeper_pid), static_cast<uint64_t>(record.worker_pid),
+               static_cast<uint64_t>(record.keeper.pid), static_cast<uint64_t>(record.worker_pid),
                static_cast<uint64_t>(record.generation > 0 ? record.generation - 1 : 0)});
   }
   table.print(context.format, out, context.globals.no_truncate ? 0 : terminal_width());

@@ -32,6 +32,15 @@ Prefetch prefetch_choice(const std::string& name) {
   return Prefetch::automatic;
 }
 
+// Who waits for a command is to be told; a mount's readers know nothing of a network.  The retries
+// are about a minute of a hub that refuses: a pull outlives a hub that starts again, or a slow
+// link.
+void be_soft(const Config& config, FetchOptions& options) {
+  constexpr unsigned kCommandRetrans = 15;
+  options.is_hard = false;
+  if (!config.is_set("retrans")) options.retrans = kCommandRetrans;
+}
+
 }  // namespace
 
 StoreOptions store_options(const Config& config) {
@@ -91,7 +100,7 @@ Result<std::unique_ptr<Session>> Session::open(const Config& config, For use) {
   ClientOptions options = client_options(config);
   options.fetch.logs_failures = use == For::mount;
   options.records_refs = use != For::look;
-  session->name_timeout_ = options.fetch.timeo;
+  if (use != For::mount && !config.is_set("hard")) be_soft(config, options.fetch);
   session->metrics_ = std::make_unique<Metrics>();
   session->store_ = CAKE_TRY(open_store(config, *session->metrics_));
   const Url endpoint = CAKE_TRY(parse_endpoint(config.text("endpoint")));
@@ -112,16 +121,21 @@ Result<std::unique_ptr<Session>> Session::open(const Config& config, For use) {
 }
 
 Session::~Session() {
+  stop();
+}
+
+void Session::stop() {
   if (client_) client_->stop();
   // Ends the calls under way, whose answers go to the client.
-  http_.reset();
+  if (http_) http_->stop();
 }
 
 Result<std::shared_ptr<const Snapshot>> Session::find_snapshot(const Reference& reference,
                                                                bool ask_hub) {
   return wait_for<Client::SnapshotPtr>([&](Done<Client::SnapshotPtr> done) {
-    client_->find_snapshot(reference.repo, revision_of(reference), ask_hub,
-                           Deadline::after(name_timeout_), std::move(done));
+    // A command waits for the whole of a list, each page of which has `timeo`.
+    client_->find_snapshot(reference.repo, revision_of(reference), ask_hub, Deadline::never(),
+                           std::move(done));
   });
 }
 

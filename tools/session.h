@@ -20,12 +20,14 @@ namespace cake {
 class Session {
  public:
   // Opens the store, and what is needed to ask the hub; makes no request.  A command says failures
-  // itself; for a mount they are logged.  Who only looks moves no branch under the mounts of the
-  // store, whatever the hub says; `record` does that.
+  // itself, and is soft unless the settings say hard; for a mount they are logged.  Who only looks
+  // moves no branch under the mounts of the store, whatever the hub says; `record` does that.
   enum class For { command, look, mount };
   static Result<std::unique_ptr<Session>> open(const Config& config, For use = For::command);
-  // Ends what is under way and writes out what came.
-  ~Session();
+  ~Session();  // stops
+  // Ends what is under way and writes out what came: after this no answer of the network calls
+  // anybody.  May be called again.
+  void stop();
 
   Store& store() { return *store_; }
   Client& client() { return *client_; }
@@ -45,7 +47,6 @@ class Session {
   }
 
   std::string default_revision_;
-  Millis name_timeout_{0};
   // In the order they depend on each other.
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<Store> store_;

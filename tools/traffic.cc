@@ -69,10 +69,9 @@ void remove_stale_traffic() {
   }
 }
 
-TrafficReport::TrafficReport(pid_t keeper, std::function<Counts()> count)
+TrafficReport::TrafficReport(pid_t keeper, bool goes_on, std::function<Counts()> count)
     : path_(traffic_path(keeper)), count_(std::move(count)) {
-  // The keeper has lived through the workers before this one.
-  if (const std::optional<Traffic> before = read_traffic(keeper))
+  if (const std::optional<Traffic> before = goes_on ? read_traffic(keeper) : std::nullopt)
     before_bytes_ = before->fetched_bytes;
   thread_.post(ThreadPool::Priority::background, [this] { run(); });
 }

@@ -39,8 +39,9 @@ class TrafficReport {
     uint64_t fetched_bytes = 0;  // by this worker
     uint64_t open_files = 0;
   };
+  // `goes_on`: the keeper has lived through workers before this one, and their counts are added to.
   // `count` is called on that thread.
-  TrafficReport(pid_t keeper, std::function<Counts()> count);
+  TrafficReport(pid_t keeper, bool goes_on, std::function<Counts()> count);
   ~TrafficReport();
   TrafficReport(const TrafficReport&) = delete;
   TrafficReport& operator=(const TrafficReport&) = delete;

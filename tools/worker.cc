@@ -113,12 +113,16 @@ int serve(const Config& config, const std::string& source) {
   };
   const FileProof proof((*session)->client(), (*session)->metrics(), {}, drop);
   Counter& received = (*session)->metrics().counter("fetch.bytes_received");
-  const TrafficReport traffic((*channel)->state().keeper_pid.load(), [&] {
+  KeeperState& keeper = (*channel)->state();
+  const TrafficReport traffic(keeper.keeper_pid.load(), keeper.generation.load() > 1, [&] {
     return TrafficReport::Counts{received.value(), (*channel)->opens().size()};
   });
   WorkerOptions options;
   options.max_background = static_cast<unsigned>(*config.count("max_background"));
-  return run_worker(file_system, **channel, options);
+  const int status = run_worker(file_system, **channel, options);
+  // What comes of a request or a timer still leads to the view and the file system: they go later.
+  (*session)->stop();
+  return status;
 }
 
 }  // namespace

@@ -4,8 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <random>
 
+#include "store/base/log_listener.h"
+#include "tests/support/eventually.h"
 #include "tests/support/fake_upstream.h"
 #include "tests/support/names.h"
 #include "tests/support/pattern.h"
@@ -225,6 +228,88 @@ TEST(Client, AKnownNameDoesNotWaitForASilentHub) {
   upstream.resume();
   EXPECT_EQ(find()->commit(), kCommit2);
   client.stop();
+}
+
+// Commits of the repo that refuses are seen last and are many.
+TEST(Client, AnotherRepoIsFoundBehindManyCommitsOfTheOneThatRefuses) {
+  const TempDir directory;
+  Host host(directory.path());
+  const std::string bytes = random_text(kMiB, 7);
+  host.upstream->serve("org/name", "main", kCommit, {{"w.bin", bytes}});
+  ASSERT_TRUE(host.find());
+  for (char number = '0'; number <= '9'; number++) {
+    const std::string commit = std::string(39, 'a') + number;
+    host.upstream->serve("org/gated", "main", commit, {{"w.bin", bytes}});
+    ASSERT_TRUE(wait_for<Client::SnapshotPtr>([&](Done<Client::SnapshotPtr> done) {
+      host.client->find_snapshot({RepoType::model, "org/gated"}, commit, false, Deadline::never(),
+                                 done);
+    }));
+  }
+  host.upstream->refuse("org/gated", {Errc::denied, "gated"});
+  EXPECT_EQ(host.read("w.bin", 0, bytes.size()).value(), bytes);
+  EXPECT_LE(host.upstream->counts().reads, 4u);
+}
+
+TEST(Client, ANameIsAnsweredAtItsDeadlineWhileTheLookUpGoesOn) {
+  const TempDir directory;
+  Host host(directory.path());
+  host.upstream->serve("org/name", "main", kCommit, {{"a", "1"}});
+  host.upstream->hold();
+  const auto early = wait_for<Client::SnapshotPtr>([&](Done<Client::SnapshotPtr> done) {
+    host.client->find_snapshot(kRepo, "main", false, Deadline::after(Millis(20)), done);
+  });
+  ASSERT_FALSE(early);
+  EXPECT_EQ(early.error().code, Errc::timeout);
+  host.upstream->resume();
+  EXPECT_TRUE(
+      eventually([&] { return must(host.client->find_known_snapshot(kRepo, "main")) != nullptr; }));
+  EXPECT_EQ(host.upstream->counts().resolves, 1u);
+}
+
+TEST(Client, AHubThatStaysDownIsOneLineARepo) {
+  const TempDir directory;
+  StoreFixture fixture(directory.path());
+  auto far_end = std::make_unique<FakeUpstream>();
+  FakeUpstream& upstream = *far_end;
+  upstream.serve("org/name", "main", kCommit, {{"a", "1"}});
+  ClientOptions options;
+  options.refresh_s = 0;
+  Client client(fixture.store(), "hf:fake", std::move(far_end), options, fixture.metrics());
+  const auto find = [&](bool ask_hub) {
+    return must(wait_for<Client::SnapshotPtr>([&](Done<Client::SnapshotPtr> done) {
+      client.find_snapshot(kRepo, "main", ask_hub, Deadline::never(), done);
+    }));
+  };
+  find(true);
+  const auto lines = std::make_shared<std::atomic<unsigned>>(0);  // the listener stays
+  set_log_listener([lines](LogLevel, std::string_view text) {
+    if (text.find("not looked up again") != std::string_view::npos) (*lines)++;
+  });
+  upstream.set_down(Error{Errc::offline, "no route"});
+  for (int i = 0; i < 20; i++) EXPECT_EQ(find(i % 2 == 0)->commit(), kCommit);
+  client.stop();
+  EXPECT_EQ(lines->load(), 1u);
+}
+
+// The timer of the next attempt is dropped: of an extent, and of a head.
+TEST(Client, AReaderHearsOfTheEndBetweenTwoAttempts) {
+  const TempDir directory;
+  Host host(directory.path());
+  const std::string bytes = random_text(kMiB, 7);
+  host.upstream->serve("org/name", "main", kCommit, {{"w.bin", bytes}, {"m.safetensors", bytes}});
+  std::atomic<unsigned> heard{0};
+  {
+    const auto extents = host.open("w.bin"), head = host.open("m.safetensors");
+    host.upstream->set_down(Error{Errc::offline, "no route"});
+    for (const auto& reader : {extents, head})
+      reader->read(0, 10, {}, [&](const Result<FileReader::Slices>& slices) {
+        EXPECT_FALSE(slices);
+        heard++;
+      });
+    EXPECT_TRUE(eventually([&] { return host.upstream->counts().reads >= 4; }));
+  }
+  host.client.reset();
+  EXPECT_EQ(heard.load(), 2u);
 }
 
 // The kernel asks again for the one page it needs; a read of absent bytes alone waits.

@@ -613,7 +613,8 @@ TEST(HubParse, FindsTheNextPageHoweverItIsWritten) {
   };
   for (const char* parameters :
        {"; rel=next", ";rel=\"next\"", "; REL=\"Next\"", "; rel = \"next\"", "; rel=\"last next\"",
-        "; title=\"a\"; rel=\"next last\"", "; rel=next; title=b"})
+        "; title=\"a\"; rel=\"next last\"", "; rel=next; title=b",
+        "; title=\"a, b\"; rel=\"last next\"", "; title=\"a \\\", b\"; rel=next"})
     EXPECT_EQ(next(cat("<https://h/t?cursor=a,b;c>", parameters)), "https://h/t?cursor=a,b;c")
         << parameters;
   EXPECT_EQ(next("<https://h/1>; rel=prev, <https://h/2>; rel=next"), "https://h/2");

@@ -7,7 +7,7 @@ namespace {
 
 TEST(MountRecord, GoesThereAndBack) {
   MountRecord record;
-  record.keeper_pid = 12;
+  record.keeper.pid = 12;
   record.worker_pid = 13;
   record.generation = 4;
   record.upgrades = 2;
@@ -18,7 +18,7 @@ TEST(MountRecord, GoesThereAndBack) {
   record.program = "/usr/bin/cake";
   const auto parsed = parse_record(format_record(record));
   ASSERT_TRUE(parsed);
-  EXPECT_EQ(parsed->keeper_pid, 12);
+  EXPECT_EQ(parsed->keeper.pid, 12);
   EXPECT_EQ(parsed->worker_pid, 13);
   EXPECT_EQ(parsed->generation, 4u);
   EXPECT_EQ(parsed->upgrades, 2u);
@@ -27,6 +27,24 @@ TEST(MountRecord, GoesThereAndBack) {
   EXPECT_EQ(parsed->store, "");
   EXPECT_EQ(parsed->mount_point, record.mount_point);
   EXPECT_EQ(parsed->program, record.program);
+}
+
+TEST(ProcessIdentity, TellsWhoHasTheNumberNow) {
+  using Presence = ProcessIdentity::Presence;
+  const ProcessIdentity own = ProcessIdentity::own();
+  EXPECT_GT(own.started_at, 0u);
+  EXPECT_EQ(own.presence(), Presence::alive);
+  EXPECT_TRUE(own.open().is_open());
+  ProcessIdentity earlier = own;
+  earlier.started_at--;
+  EXPECT_EQ(earlier.presence(), Presence::gone);
+  EXPECT_FALSE(earlier.open().is_open());
+  ProcessIdentity other = own;
+  other.pid_namespace++;
+  EXPECT_EQ(other.presence(), Presence::elsewhere);
+  EXPECT_FALSE(other.open().is_open());
+  EXPECT_EQ(start_time_of("1 (a ) b) S 1 1 1 0 -1 4 0 0 0 0 1 2 0 0 20 0 1 0 77 5"), 77u);
+  EXPECT_EQ(start_time_of("1 (a) S 1"), 0u);
 }
 
 TEST(MountRecord, IgnoresWhatANewerKeeperWrites) {

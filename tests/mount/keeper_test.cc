@@ -120,7 +120,7 @@ TEST_F(KeeperMount, UpgradeExecutesTheInstalledProgram) {
   std::filesystem::rename(folder / "new", program);
   ASSERT_TRUE(upgrade_mount(mount.record(), Deadline::after(Millis(20'000))));
   const MountRecord record = mount.record();
-  for (const pid_t pid : {record.keeper_pid, record.worker_pid})
+  for (const pid_t pid : {record.keeper.pid, record.worker_pid})
     EXPECT_EQ(std::filesystem::read_symlink(cat("/proc/", pid, "/exe")), program);
   EXPECT_EQ(read_page(mount.path("f"), 0), 0);
   std::filesystem::remove_all(folder);
@@ -179,7 +179,7 @@ TEST_F(KeeperMount, KilledReaderOfAParkedReadShowsItsSignal) {
   EXPECT_TRUE(has_fatal_signal_pending(reader));
   EXPECT_TRUE(is_running(reader));  // the sweep's answer is what frees it
   // The first unmounts lazily, which that read outlasts; the second ends it with the connection.
-  const pid_t keeper = mount.record().keeper_pid;
+  const pid_t keeper = mount.record().keeper.pid;
   kill(keeper, SIGTERM);
   EXPECT_TRUE(wait_until_true([&] { return !mount.is_mounted(); }));
   EXPECT_TRUE(is_running(keeper));
@@ -219,7 +219,7 @@ TEST_F(KeeperMount, EndOfAMountIsNotHeldUpByWhoDropsPages) {
   mount.attribute("user.drop");
   EXPECT_TRUE(wait_until_true([&] { return waits_deaf(record.worker_pid); }));
   kill(record.worker_pid, SIGABRT);
-  EXPECT_TRUE(is_gone(record.keeper_pid));
+  EXPECT_TRUE(is_gone(record.keeper.pid));
   EXPECT_FALSE(mount.is_mounted());
   reader.join();
 }
@@ -261,7 +261,7 @@ TEST_F(KeeperMount, TooManyCrashesEndTheMount) {
   mount.end_worker(SIGABRT);
   mount.end_worker(SIGABRT);
   kill(mount.record().worker_pid, SIGABRT);
-  EXPECT_TRUE(is_gone(record.keeper_pid));
+  EXPECT_TRUE(is_gone(record.keeper.pid));
   EXPECT_FALSE(mount.is_mounted());
 }
 
@@ -271,7 +271,7 @@ TEST_F(KeeperMount, TooManyKillsInARowEndTheMount) {
   const MountRecord record = mount.record();
   for (int i = 0; i < 4; i++) mount.kill_worker();
   kill(mount.record().worker_pid, SIGKILL);
-  EXPECT_TRUE(is_gone(record.keeper_pid));
+  EXPECT_TRUE(is_gone(record.keeper.pid));
   EXPECT_FALSE(mount.is_mounted());
 }
 
@@ -280,13 +280,13 @@ TEST_F(KeeperMount, RecordOfAnEarlierMountIsNotTakenForIt) {
   PatternMount mount;
   const MountRecord record = mount.record();
   MountRecord earlier = record;
-  earlier.keeper_pid = getpid();
+  earlier.keeper = ProcessIdentity::own();
   earlier.mount_point = "/earlier";
   const std::string path = cat(runtime_directory(), "/0.mount");
   ASSERT_TRUE(write_file_atomically(path, as_bytes(format_record(earlier))));
   const timespec times[] = {{1, 0}, {1, 0}};
   ASSERT_EQ(utimensat(AT_FDCWD, path.c_str(), times, 0), 0);
-  EXPECT_EQ(mount.record().keeper_pid, record.keeper_pid);
+  EXPECT_EQ(mount.record().keeper.pid, record.keeper.pid);
   unlink(path.c_str());
 }
 
@@ -294,7 +294,7 @@ TEST_F(KeeperMount, UmountLeavesNoProcess) {
   PatternMount mount;
   const MountRecord record = mount.record();
   ASSERT_TRUE(end_mount(mount.mount_point(), false, Deadline::after(Millis(20'000))));
-  EXPECT_TRUE(is_gone(record.keeper_pid));
+  EXPECT_TRUE(is_gone(record.keeper.pid));
   EXPECT_TRUE(is_gone(record.worker_pid));
   EXPECT_FALSE(path_exists(record.path));
 }
@@ -310,30 +310,30 @@ TEST_F(KeeperMount, LazyUmountServesUntilTheLastClose) {
   unsigned char bytes[4096];
   ASSERT_EQ(pread(fd, bytes, sizeof bytes, 77 * kMiB), static_cast<ssize_t>(sizeof bytes));
   EXPECT_EQ(count_wrong_bytes(bytes, sizeof bytes, 77 * kMiB), 0u);
-  EXPECT_EQ(kill(record.keeper_pid, 0), 0);
+  EXPECT_EQ(kill(record.keeper.pid, 0), 0);
   close(fd);
-  EXPECT_TRUE(is_gone(record.keeper_pid));
+  EXPECT_TRUE(is_gone(record.keeper.pid));
 }
 
 TEST_F(KeeperMount, TerminatedKeeperUnmounts) {
   PatternMount mount;
   const MountRecord record = mount.record();
-  kill(record.keeper_pid, SIGTERM);
-  EXPECT_TRUE(is_gone(record.keeper_pid));
+  kill(record.keeper.pid, SIGTERM);
+  EXPECT_TRUE(is_gone(record.keeper.pid));
   EXPECT_FALSE(mount.is_mounted());
 }
 
 TEST_F(KeeperMount, WorkerDiesWithItsKeeper) {
   PatternMount mount;
   const MountRecord record = mount.record();
-  kill(record.keeper_pid, SIGKILL);
+  kill(record.keeper.pid, SIGKILL);
   EXPECT_TRUE(is_gone(record.worker_pid));
 }
 
 TEST_F(KeeperMount, StaleMountPointIsCleanedUpAndMountedOver) {
   PatternMount mount;
   const MountRecord record = mount.record();
-  kill(record.keeper_pid, SIGKILL);
+  kill(record.keeper.pid, SIGKILL);
   ASSERT_TRUE(is_gone(record.worker_pid));
   struct stat info {};
   ASSERT_TRUE(wait_until_true(

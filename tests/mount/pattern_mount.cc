@@ -87,9 +87,9 @@ PatternMount::PatternMount(std::vector<std::string> settings) {
 PatternMount::~PatternMount() {
   const Result<MountRecord> record = find_mount_record(mount_point_);
   if (record) {
-    kill(record->keeper_pid, SIGTERM);
-    if (!wait_until_true([&] { return !is_running(record->keeper_pid); }, 10))
-      kill(record->keeper_pid, SIGKILL);
+    kill(record->keeper.pid, SIGTERM);
+    if (!wait_until_true([&] { return !is_running(record->keeper.pid); }, 10))
+      kill(record->keeper.pid, SIGKILL);
   }
   while (umount2(mount_point_.c_str(), MNT_DETACH) == 0) {
   }
