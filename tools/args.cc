@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <ostream>
@@ -16,7 +17,8 @@ namespace cake {
 namespace {
 
 constexpr const char* kFooter =
-    "REF is [hf:]ORG/NAME[@REV][/PATH], hf://datasets/ORG/NAME, or what `cake ls` prints.\n"
+    "REF is [hf:]ORG/NAME[@REV][/PATH], hf://datasets/ORG/NAME, or what `cake ls` prints of the "
+    "hub.\n"
     "Settings: cakefs.conf(5), CAKE_* in the environment, `cake config`.  Manual: man cake";
 
 // A script's variable that is not set must not become the default: `cake --store "$DIR" prune -y`.
@@ -70,27 +72,49 @@ void add_verbs(CLI::App& app, Run& run) {
   add_config(app, run);
   add_doctor(app, run);
   add_completion(app, run);
+  for (CLI::App* verb : app.get_subcommands({}))
+    for (CLI::Option* option : verb->get_options())
+      if (option->get_items_expected_max() > 0) option->check(check_not_empty);
 }
 
-// CLI11's own message says little about a mistyped verb.
+// "--local-dir=": the parser would take the next word for the value, though it be --dry-run.
+std::optional<std::string> find_flag_without_value(const std::vector<std::string>& args) {
+  for (const std::string& arg : args) {
+    if (arg == "--") break;
+    if (arg.starts_with("--") && arg.find('=') == arg.size() - 1) return arg;
+  }
+  return std::nullopt;
+}
+
+// `help` and `help VERB` as the flag; what is no verb is left for the parser to refuse.
+std::vector<std::string> as_flags(const CLI::App& app, std::vector<std::string> args) {
+  if (args.empty() || args.front() != "help") return args;
+  args.erase(args.begin());
+  const auto is_it = [&](const CLI::App* verb) { return verb->check_name(args.front()); };
+  if (args.empty() || !app.get_subcommands(is_it).empty()) args.emplace_back("--help");
+  return args;
+}
+
+// CLI11's own message says little about a mistyped verb or flag.
 std::string explain(const CLI::App& app, const CLI::ParseError& error,
-                    const std::vector<std::string>& args) {
+                    const std::vector<std::string>& remaining) {
   const CLI::App* chosen = app.get_subcommands().empty() ? nullptr : app.get_subcommands().front();
   std::vector<std::string> names;
   std::string wrong;
   // Of those that no global flag took as its value.
-  for (const std::string& arg : app.remaining()) {
+  for (const std::string& arg : remaining) {
     if (wrong.empty() && chosen == nullptr && !arg.empty() && arg[0] != '-') {
       wrong = arg;
       for (const CLI::App* verb : app.get_subcommands({}))
         if (!verb->get_group().empty()) names.push_back(verb->get_name());
     }
   }
-  if (wrong.empty() && dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
+  // What is required and absent was perhaps meant by the flag.
+  if (wrong.empty() && (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr ||
+                        dynamic_cast<const CLI::RequiredError*>(&error) != nullptr)) {
     // An unknown flag: compare with those of the verb and the global ones.
-    for (const std::string& arg : args)
-      if (wrong.empty() && arg.starts_with("--") &&
-          std::string_view(error.what()).find(arg) != std::string_view::npos)
+    for (const std::string& arg : remaining)
+      if (wrong.empty() && arg.size() > 1 && arg[0] == '-' && arg != "--")
         wrong = arg.substr(0, arg.find('='));
     for (const CLI::App* scope : {&app, chosen})
       for (const CLI::Option* option :
@@ -109,10 +133,33 @@ bool is_switched_on(const char* name) {
   return value != nullptr && *value != '\0' && std::string_view(value) != "0";
 }
 
+int end_output(std::ostream& out, std::ostream& err, int status) {
+  out.flush();
+  if (out) return status;
+  // A full disk, or a reader that went away.
+  err << "cake: writing the output failed\n";
+  return status == kExitOk ? kExitFailed : status;
+}
+
 }  // namespace
 
+Result<Config> load_process_config(bool with_user_file) {
+  Config config = CAKE_TRY(Config::load(ConfigSources::of_process(with_user_file)));
+  for (const Setting& setting : all_settings()) {
+    if (setting.opposite.empty()) continue;
+    Setting opposite = setting;
+    opposite.key = setting.opposite;
+    const std::string name = setting_variable(opposite);
+    const char* value = std::getenv(name.c_str());
+    if (value == nullptr || *value == '\0') continue;
+    const Status status = config.set(setting.opposite, value, name);
+    if (!status) return status.error().with(name);
+  }
+  return config;
+}
+
 Result<Config> load_config(const Globals& globals) {
-  Config config = CAKE_TRY(Config::load(ConfigSources::of_process(true)));
+  Config config = CAKE_TRY(load_process_config(true));
   if (!globals.store.empty()) CAKE_TRY(config.set("store", globals.store, "--store"));
   if (!globals.token_file.empty())
     CAKE_TRY(config.set("token_file", globals.token_file, "--token-file"));
@@ -131,14 +178,19 @@ int run_cake(std::vector<std::string> args, std::ostream& out, std::ostream& err
   app.get_formatter()->column_width(34);
   add_globals(app, globals);
   add_verbs(app, run);
+  if (const std::optional<std::string> flag = find_flag_without_value(args)) {
+    err << "cake: " << printable(*flag) << " has an empty value\n";
+    return kExitUsage;
+  }
   try {
-    std::vector<std::string> reversed(args.rbegin(), args.rend());
-    app.parse(reversed);
+    args = as_flags(app, std::move(args));
+    std::reverse(args.begin(), args.end());
+    app.parse(std::move(args));
   } catch (const CLI::Success& success) {  // --help, --version
     app.exit(success, out, err);
-    return kExitOk;
+    return end_output(out, err, kExitOk);
   } catch (const CLI::ParseError& error) {
-    err << "cake: " << printable(explain(app, error, args)) << '\n';
+    err << "cake: " << printable(explain(app, error, app.remaining(true))) << '\n';
     return kExitUsage;
   }
 
@@ -150,13 +202,7 @@ int run_cake(std::vector<std::string> args, std::ostream& out, std::ostream& err
   context.config = CAKE_TRY_RUN(context, load_config(globals));
   CAKE_TRY_RUN(context,
                open_log("stderr", globals.verbose ? LogLevel::debug : LogLevel::warn, "cake"));
-  const int status = run(context);
-  out.flush();
-  if (!out) {  // a full disk, or a reader that went away
-    err << "cake: writing the output failed\n";
-    return status == kExitOk ? kExitFailed : status;
-  }
-  return status;
+  return end_output(out, err, run(context));
 }
 
 Result<ByteSelection> parse_byte_selection(std::string_view text) {

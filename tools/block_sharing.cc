@@ -9,6 +9,7 @@
 #include "store/base/bytes.h"
 #include "store/base/part_file.h"
 #include "tools/hot.h"
+#include "tools/pull_plan.h"
 
 namespace cake {
 namespace {
@@ -37,7 +38,7 @@ Status take_looks(const File& file, const struct stat& from) {
 
 // Beside the target and then in its place.
 Result<BlockSharing::Put> replace(const File& source, const std::string& target,
-                                  const struct stat* seen) {
+                                  const BlockSharing::Seen* seen) {
   PartFile part = CAKE_TRY(PartFile::create(target));
   const File& file = part.file();
   CAKE_TRY(file.share_blocks_of(source));
@@ -48,7 +49,12 @@ Result<BlockSharing::Put> replace(const File& source, const std::string& target,
     return last_error(cat("mode of ", file.path()));
   // All that takes its time lies before the last look.
   CAKE_TRY(file.sync_data());
-  if (seen != nullptr && !is_unchanged(target, *seen)) return BlockSharing::Put::target_changed;
+  // A file kept whole is not compared with anything when it is read, and this may be the last good
+  // copy.
+  if (seen != nullptr && !CAKE_TRY(has_hub_bytes(file.path(), seen->entry)))
+    return BlockSharing::Put::damaged;
+  if (seen != nullptr && !is_unchanged(target, seen->facts))
+    return BlockSharing::Put::target_changed;
   CAKE_TRY(part.publish());
   CAKE_TRY(sync_directory(folder_of(target)));
   return BlockSharing::Put::done;
@@ -85,7 +91,7 @@ Status BlockSharing::check(const std::string& directory) const {
 }
 
 Result<BlockSharing::Put> BlockSharing::put(RowId content, const std::string& target,
-                                            const struct stat* seen) const {
+                                            const Seen* seen) const {
   const std::optional<ContentRow> row = CAKE_TRY(store_.index().find_content(content));
   if (!row) return Error{Errc::corrupt, cat("index: no content for ", target)};
   using Outcome = Materializer::Outcome;

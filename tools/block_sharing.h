@@ -28,14 +28,18 @@ class BlockSharing {
   // Makes `target` the content's bytes, in place of what is there (whose mode, owner and time the
   // new file takes).  The store keeps the content materialized for it, checked against the hub's
   // hash, which takes a while for a large one.  With `seen`, of the target before its bytes were
-  // compared, a target that is another by then stays.
+  // compared, a target that is another by then stays, and so does one whose copy here is damaged.
   enum class Put {
     done,
     not_possible,    // too small to share, or not here completely
     target_changed,  // since it was seen
+    damaged,         // what the store has is not what the target was
   };
-  Result<Put> put(RowId content, const std::string& target,
-                  const struct stat* seen = nullptr) const;
+  struct Seen {
+    const struct stat& facts;
+    const TreeEntry& entry;  // whose bytes it has
+  };
+  Result<Put> put(RowId content, const std::string& target, const Seen* seen = nullptr) const;
 
  private:
   BlockSharing(Store& store, std::unique_ptr<Materializer> materializer, MaterializeOptions options)

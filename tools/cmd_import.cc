@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <ostream>
 #include <set>
 
@@ -11,6 +12,7 @@
 #include "store/adopt_file.h"
 #include "store/base/bytes.h"
 #include "store/coverage.h"
+#include "store/twin.h"
 #include "store/verify.h"
 #include "tools/block_sharing.h"
 #include "tools/hf_cache.h"
@@ -38,6 +40,11 @@ struct ImportSums {
   uint64_t refused = 0;  // their hash is not what their name says
 };
 
+void say_no_file(Context& context, const std::string& path, const RepoName& repo,
+                 const std::string& commit) {
+  say(context, cat(printable(path), ": not a file of ", repo.id, "@", commit, "; left out"));
+}
+
 // Takes files in, one after the other; the store hashes and encodes on several threads.
 class Importer {
  public:
@@ -47,12 +54,39 @@ class Importer {
   // From here on what is in the store takes the place of the files it came from.
   void replace_by(BlockSharing sharing) { sharing_.emplace(std::move(sharing)); }
 
+  // What taking a file in would come to; writes nothing.  `known`: the commit, where the store has
+  // its list.
+  Status count(const RepoName& repo, const std::string& commit, const TreeEntry& entry,
+               const Snapshot* known, ImportSums& sums) {
+    ContentRow content;  // of no row: what is here of it is another's with the same hash
+    content.key = content_key(repo, commit, entry);
+    content.bytes = entry.bytes;
+    content.ids = entry.ids;
+    sums.files++;
+    sums.bytes += entry.bytes;
+    if (!whole_hash(content)) {
+      say(context_,
+          cat(printable(entry.path), ": the hub gives no hash to compare with; left out"));
+      sums.refused++;
+      return {};
+    }
+    Index& index = session_.store().index();
+    bool is_here = entry.bytes > 0 && CAKE_TRY(twin_bytes(index, content)) == entry.bytes;
+    const std::optional<uint32_t> at =
+        known == nullptr ? std::nullopt : known->find_entry(entry.path);
+    if (const auto row = at && !is_here ? CAKE_TRY(index.find_content(known->content_id(*at)))
+                                        : std::optional<ContentRow>())
+      is_here = CAKE_TRY(missing_ranges(index, *row)).empty();
+    (is_here ? sums.here : sums.adopted)++;
+    (is_here ? sums.here_bytes : sums.adopted_bytes) += entry.bytes;
+    return {};
+  }
+
   Status take(const Snapshot& snapshot, const std::string& path, const std::string& where,
               ImportSums& sums) {
     const std::optional<uint32_t> entry = snapshot.find_entry(path);
     if (!entry) {
-      say(context_, cat(printable(path), ": not a file of ", snapshot.repo().id, "@",
-                        snapshot.commit(), "; left out"));
+      say_no_file(context_, path, snapshot.repo(), snapshot.commit());
       sums.refused++;
       return {};
     }
@@ -61,7 +95,6 @@ class Importer {
     if (!content) return Error{Errc::corrupt, cat("index: no content for ", path)};
     sums.files++;
     sums.bytes += content->bytes;
-    if (context_.globals.dry_run) return count(*content, sums);
     if (!whole_hash(*content)) {
       say(context_, cat(printable(path), ": the hub gives no hash to compare with; left out"));
       sums.refused++;
@@ -106,27 +139,22 @@ class Importer {
       return {};
     }
     CAKE_TRY(session_.store().chunks().flush());
-    switch (CAKE_TRY(sharing_->put(content.id, target, &seen))) {
+    const BlockSharing::Seen checked{seen, snapshot.entries()[entry]};
+    switch (CAKE_TRY(sharing_->put(content.id, target, &checked))) {
       case BlockSharing::Put::done:
         sums.replaced_bytes += content.bytes;
         break;
       case BlockSharing::Put::not_possible:
         break;
+      case BlockSharing::Put::damaged:
+        say(context_, cat(printable(where),
+                          ": the store's copy is damaged; not replaced (`cake verify` drops it)"));
+        sums.refused++;
+        break;
       case BlockSharing::Put::target_changed:
         say(context_, cat(where, ": it was written to meanwhile; not replaced"));
         sums.refused++;
         break;
-    }
-    return {};
-  }
-
-  Status count(const ContentRow& content, ImportSums& sums) {
-    if (CAKE_TRY(missing_ranges(session_.store().index(), content)).empty()) {
-      sums.here++;
-      sums.here_bytes += content.bytes;
-    } else {
-      sums.adopted++;
-      sums.adopted_bytes += content.bytes;
     }
     return {};
   }
@@ -196,9 +224,19 @@ std::vector<TreeEntry> partial_listing(const HfCachedRevision& revision) {
 }
 
 struct Listing {
-  std::shared_ptr<const Snapshot> snapshot;
+  std::shared_ptr<const Snapshot> snapshot;  // nullptr: of a dry run, and not known yet
   std::string source;
+  std::vector<TreeEntry> entries;  // where there is no snapshot
 };
+
+// As find_listing, of what is here: asking the hub would put its answer into the store.
+Result<Listing> plan_listing(Session& session, const HfCachedRepo& repo,
+                             const HfCachedRevision& revision) {
+  const std::string& source = session.client().source();
+  if (auto known = CAKE_TRY(session.client().find_known_snapshot(repo.repo, revision.commit)))
+    return Listing{known, source, known->entries()};
+  return Listing{nullptr, source, revision.tree ? *revision.tree : partial_listing(revision)};
+}
 
 // The first listing of a commit stays, so it must be whole: from the store, the cache, or the hub.
 // Else the files go under a source of their own, and are found by their hashes later.
@@ -206,20 +244,47 @@ Result<Listing> find_listing(Context& context, Session& session, const std::stri
                              const HfCachedRepo& repo, const HfCachedRevision& revision) {
   const std::string& source = session.client().source();
   if (auto known = CAKE_TRY(session.client().find_known_snapshot(repo.repo, revision.commit)))
-    return Listing{known, source};
+    return Listing{known, source, {}};
   if (revision.tree)
     return Listing{
         CAKE_TRY(record(session, source, repo.repo, revision.commit, unix_now(), *revision.tree)),
-        source};
+        source,
+        {}};
   const auto asked = session.find_snapshot({repo.repo, revision.commit, ""}, false);
-  if (asked) return Listing{*asked, source};
+  if (asked) return Listing{*asked, source, {}};
   if (asked.error().code == Errc::cancelled) return asked.error();
   say(context, cat(repo.repo.id, "@", revision.commit, ": the hub does not say what it holds (",
                    asked.error().message, "); its files are taken without that name"));
   const std::string own = cat("import:", folder);
   return Listing{CAKE_TRY(record(session, own, repo.repo, revision.commit, unix_now(),
                                  partial_listing(revision))),
-                 own};
+                 own,
+                 {}};
+}
+
+Status take_revision(Importer& importer, const Listing& listing, const HfCachedRevision& revision,
+                     ImportSums& sums) {
+  for (const HfCachedFile& file : revision.files)
+    CAKE_TRY(importer.take(*listing.snapshot, file.path, file.where, sums));
+  return {};
+}
+
+Status count_revision(Context& context, Importer& importer, const Listing& listing,
+                      const HfCachedRepo& repo, const HfCachedRevision& revision,
+                      ImportSums& sums) {
+  std::map<std::string_view, const TreeEntry*> by_path;
+  for (const TreeEntry& entry : listing.entries) by_path.emplace(entry.path, &entry);
+  for (const HfCachedFile& file : revision.files) {
+    const auto found = by_path.find(file.path);
+    if (found == by_path.end()) {
+      say_no_file(context, file.path, repo.repo, revision.commit);
+      sums.refused++;
+      continue;
+    }
+    CAKE_TRY(
+        importer.count(repo.repo, revision.commit, *found->second, listing.snapshot.get(), sums));
+  }
+  return {};
 }
 
 Status import_cache(Context& context, Session& session, Importer& importer,
@@ -227,10 +292,13 @@ Status import_cache(Context& context, Session& session, Importer& importer,
                     ImportSums& total) {
   for (const HfCachedRepo& repo : repos) {
     for (const HfCachedRevision& revision : repo.revisions) {
-      const Listing listing = CAKE_TRY(find_listing(context, session, folder, repo, revision));
+      const bool only_counts = context.globals.dry_run;
+      const Listing listing =
+          CAKE_TRY(only_counts ? plan_listing(session, repo, revision)
+                               : find_listing(context, session, folder, repo, revision));
       ImportSums sums;
-      for (const HfCachedFile& file : revision.files)
-        CAKE_TRY(importer.take(*listing.snapshot, file.path, file.where, sums));
+      CAKE_TRY(only_counts ? count_revision(context, importer, listing, repo, revision, sums)
+                           : take_revision(importer, listing, revision, sums));
       add_row(table, repo.repo, revision.commit, sums, listing.source);
       total.adopted_bytes += sums.adopted_bytes;
       total.here_bytes += sums.here_bytes;
@@ -238,7 +306,7 @@ Status import_cache(Context& context, Session& session, Importer& importer,
       total.files += sums.files;
       total.refused += sums.refused;
       for (const auto& [name, commit] : repo.refs)
-        if (commit == revision.commit && !context.globals.dry_run)
+        if (commit == revision.commit && !only_counts)
           CAKE_TRY(record_ref(session, listing.source, repo.repo, {name, commit, unix_now()}));
     }
     if (repo.skipped > 0)
@@ -312,11 +380,11 @@ Status import_folder(Context& context, Session& session, Importer& importer, Int
   const std::string source = cat("import:", folder);
   const std::string commit = commit_of(files);
   if (context.globals.dry_run) {
-    for (const TreeEntry& entry : entries) {
-      total.files++;
-      total.bytes += entry.bytes;
-      total.adopted_bytes += entry.bytes;
-    }
+    const auto row = CAKE_TRY(session.store().index().find_repo(source, repo));
+    const auto known =
+        row ? CAKE_TRY(session.store().index().find_snapshot(row->id, commit)) : nullptr;
+    for (const TreeEntry& entry : entries)
+      CAKE_TRY(importer.count(repo, commit, entry, known.get(), total));
   } else {
     const auto snapshot =
         CAKE_TRY(record(session, source, repo, commit, unix_now(), std::move(entries)));
@@ -335,7 +403,12 @@ int run_import(Context& context, ImportArguments arguments) {
   if (!std::filesystem::is_directory(arguments.folder, failure))
     return fail(context, {Errc::not_found, cat(arguments.folder, " is not a directory")});
   const auto repos = CAKE_TRY_RUN(context, scan_hf_cache(arguments.folder));
-  const auto session = CAKE_TRY_RUN(context, Session::open(context.config));
+  // What is called by it must be called so whatever the working directory is.
+  const std::string folder = std::filesystem::canonical(arguments.folder, failure).string();
+  if (failure) return fail(context, errno_error(failure.value(), arguments.folder));
+  const auto session = CAKE_TRY_RUN(
+      context, Session::open(context.config,
+                             context.globals.dry_run ? Session::For::look : Session::For::command));
   Importer importer(context, *session, interrupts);
   if (arguments.replaces && !context.globals.dry_run) {
     BlockSharing sharing = CAKE_TRY_RUN(context, BlockSharing::open(context, session->store()));
@@ -345,8 +418,7 @@ int run_import(Context& context, ImportArguments arguments) {
   Table table = import_table();
   ImportSums total;
   if (repos)
-    CAKE_TRY_RUN(context,
-                 import_cache(context, *session, importer, arguments.folder, *repos, table, total));
+    CAKE_TRY_RUN(context, import_cache(context, *session, importer, folder, *repos, table, total));
   else
     CAKE_TRY_RUN(context,
                  import_folder(context, *session, importer, interrupts, arguments, table, total));

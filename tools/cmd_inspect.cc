@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <ostream>
 
 #include "store/base/bytes.h"
@@ -89,12 +90,33 @@ std::map<std::string, DtypeSum> dtypes_of(const Layout& layout) {
 
 // --- inspect ---
 
+constexpr const char* kNoHeader = "no file here has a header that cake can read";
+
 struct InspectArguments {
   std::string word;
   bool tensors = false, header = false;
 };
 
+// One document: the header of a file, or an array of those of several.
+Status print_json_headers(Context& context, const std::vector<ModelFile>& files) {
+  using Json = nlohmann::ordered_json;
+  Json all = Json::array();
+  for (const ModelFile& file : files) {
+    const std::optional<Layout> layout = CAKE_TRY(file.layout());
+    if (!layout) continue;
+    const Buffer head = CAKE_TRY(file.read({0, layout->header_bytes}));
+    const std::string_view text = as_text(ByteSpan(head).subspan(std::min<size_t>(8, head.size())));
+    Json header = Json::parse(text, nullptr, false);
+    if (header.is_discarded()) return Error{Errc::corrupt, cat(file.path(), ": no JSON")};
+    all.push_back({{"file", file.path()}, {"header", std::move(header)}});
+  }
+  if (all.empty()) return Error{Errc::unsupported, kNoHeader};
+  write_json(context.out, files.size() == 1 ? all.front()["header"] : all);
+  return {};
+}
+
 Status print_header(Context& context, const std::vector<ModelFile>& files) {
+  if (context.format == Format::json) return print_json_headers(context, files);
   bool has_any = false;
   for (const ModelFile& file : files) {
     const std::optional<Layout> layout = CAKE_TRY(file.layout());
@@ -104,7 +126,7 @@ Status print_header(Context& context, const std::vector<ModelFile>& files) {
     // Behind the length, as the file has it.
     context.out << as_text(ByteSpan(head).subspan(std::min<size_t>(8, head.size()))) << '\n';
   }
-  if (!has_any) return Error{Errc::unsupported, "no file here has a header that cake can read"};
+  if (!has_any) return Error{Errc::unsupported, kNoHeader};
   return {};
 }
 

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <ostream>
+#include <set>
 
 #include "fs/mount_record.h"
 #include "fs/node_id.h"
@@ -61,7 +62,23 @@ Result<std::vector<Stretch>> find_runs(Index& index, const ContentRow& content, 
   return runs;
 }
 
+std::string pack_path(const Store& store, const Index::PackRow& row) {
+  return cat(store.directory(), "/packs/", row.name);
+}
+
+// The packs alone, each once.
+Status print_packs(Context& context, Store& store, const std::vector<Stretch>& runs) {
+  std::set<uint32_t> printed;
+  for (const Stretch& run : runs) {
+    if (!run.pack || !printed.insert(*run.pack).second) continue;
+    if (const auto row = CAKE_TRY(store.index().find_pack(*run.pack)))
+      context.out << printable(pack_path(store, *row)) << '\n';
+  }
+  return {};
+}
+
 Status print_runs(Context& context, Store& store, const std::vector<Stretch>& runs) {
+  if (context.format == Format::quiet) return print_packs(context, store, runs);
   Table table({{"OFFSET", true},
                {"LENGTH", true},
                {"STATE"},
@@ -74,7 +91,7 @@ Status print_runs(Context& context, Store& store, const std::vector<Stretch>& ru
     Cell pack, at, codec;
     if (run.pack) {
       const std::optional<Index::PackRow> row = CAKE_TRY(store.index().find_pack(*run.pack));
-      if (row) pack = cat(store.directory(), "/packs/", row->name);
+      if (row) pack = pack_path(store, *row);
       at = run.pack_offset;
       std::vector<std::string> names;
       for (const auto& [name, count] : run.codecs) names.push_back(name);

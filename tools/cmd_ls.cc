@@ -3,6 +3,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <ostream>
 #include <set>
 
@@ -13,6 +15,9 @@
 
 namespace cake {
 namespace {
+
+// More lines than any store has repos; what the parser refuses is not taken for another number.
+constexpr size_t kMaxLimit = 1'000'000'000;
 
 struct LsArguments {
   std::string pattern, sort;
@@ -46,6 +51,23 @@ struct Filter {
   double value = 0;
 };
 
+std::optional<double> parse_bytes(std::string_view text) {
+  const std::optional<uint64_t> bytes = parse_size(text);
+  if (!bytes) return std::nullopt;
+  return static_cast<double>(*bytes);
+}
+
+// "2.9", "99.5%".
+std::optional<double> parse_fraction(std::string_view text) {
+  if (text.ends_with('%')) text.remove_suffix(1);
+  double number = 0;
+  const auto [end, failure] =
+      std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
+  if (failure != std::errc() || end != text.data() + text.size() || !std::isfinite(number))
+    return std::nullopt;
+  return number;
+}
+
 Result<Filter> parse_filter(const std::string& text) {
   const size_t at = text.find_first_of("<>=");
   const Error error{Errc::invalid,
@@ -66,10 +88,10 @@ Result<Filter> parse_filter(const std::string& text) {
     filter.value = static_cast<double>(time ? *time : unix_now() - static_cast<int64_t>(*age));
     return filter;
   }
-  const std::optional<uint64_t> number = parse_size(
-      value.ends_with('%') ? std::string_view(value).substr(0, value.size() - 1) : value);
+  const bool is_size = filter.key != "ratio" && filter.key != "cached" && filter.key != "verified";
+  const std::optional<double> number = is_size ? parse_bytes(value) : parse_fraction(value);
   if (!number) return error;
-  filter.value = static_cast<double>(*number);
+  filter.value = *number;
   return filter;
 }
 
@@ -194,7 +216,9 @@ void add_ls(CLI::App& app, Run& run) {
           "--sort", arguments->sort,
           "id, size, unique, stored, ratio, cached, verified, last_accessed; with :desc behind it")
       ->type_name("KEY");
-  verb->add_option("--limit", arguments->limit, "At most so many lines")->type_name("N");
+  verb->add_option("--limit", arguments->limit, "At most so many lines")
+      ->check(CLI::Range(size_t{1}, kMaxLimit))
+      ->type_name("N");
   verb->callback([arguments, &run] {
     run = [arguments](Context& context) { return run_ls(context, *arguments); };
   });

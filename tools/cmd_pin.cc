@@ -68,6 +68,19 @@ Status set_hot(Context& context, Store& store, const Target& target, bool is_pin
   return {};
 }
 
+// What is, or for a dry run would be.
+void print_targets(Context& context, const std::vector<Target>& targets, bool is_pinned) {
+  std::vector<Facts> all;
+  for (const Target& target : targets) {
+    Facts& facts = all.emplace_back();
+    facts.add("repo", stored_name(target.repo.row.name));
+    facts.add("revision", target.revision);
+    facts.add("source", target.repo.source);
+    facts.add("pinned", is_pinned);
+  }
+  print_json_array(all, context.out);
+}
+
 int run_pin(Context& context, const PinArguments& arguments, bool is_pinned) {
   Metrics metrics;
   const std::unique_ptr<Store> store = CAKE_TRY_RUN(context, open_store(context.config, metrics));
@@ -91,6 +104,7 @@ int run_pin(Context& context, const PinArguments& arguments, bool is_pinned) {
     if (arguments.is_hot) CAKE_TRY_RUN(context, set_hot(context, *store, target, is_pinned));
   }
   CAKE_TRY_RUN(context, store->chunks().flush());
+  if (context.format == Format::json) print_targets(context, targets, is_pinned);
   return kExitOk;
 }
 

@@ -225,8 +225,8 @@ int pull(Context& context, Session& session, Interrupts& interrupts, const Reque
   if (!arguments.target.local_dir.empty()) tidy_up(arguments.target.local_dir, plan);
   Sums sums;
   for (const PlannedFile& file : plan) sums.add(file);
-  CAKE_TRY_RUN(context, transfer(context, session, interrupts, std::move(plan),
-                                 std::clamp(arguments.max_workers, 1U, 64U)));
+  CAKE_TRY_RUN(context,
+               transfer(context, session, interrupts, std::move(plan), arguments.max_workers));
   const std::string& folder = arguments.target.local_dir;
   const std::string path = folder.empty() ? usable_path(context.config.store_directory(), *snapshot,
                                                         session.client().source())
@@ -271,6 +271,7 @@ void add_pull(CLI::App& app, Run& run) {
                    "Also write plain files into this folder")
       ->type_name("DIR");
   verb->add_option("--max-workers", arguments->max_workers, "Parts fetched at once (default 16)")
+      ->check(CLI::Range(1U, 64U))
       ->type_name("N");
   verb->add_flag("--all-formats", arguments->choice.all_formats,
                  "Also weights that are there in a format that loaders prefer");

@@ -43,9 +43,9 @@ class Recompression {
 
   // Each chunk of it that no file before had.
   Status add(const ContentRow& content) {
-    state_.total.total_bytes += content.bytes;
     const std::optional<Recipe> recipe = CAKE_TRY(load_recipe(store_.index(), content));
     if (!recipe) return {};
+    state_.total.total_bytes += content.bytes;
     const std::string name = content_pack_name(content.source, content.key);
     sums_.files++;
     return each_extent(store_.index(), content, *recipe, [&](const KnownExtent& known) -> Status {
@@ -121,8 +121,8 @@ void print(Context& context, const RecompressSums& sums, const std::string& code
 
 Status print_plan(Context& context, Index& index, const std::vector<StoredFile>& files) {
   if (context.format != Format::json) {
-    for (const StoredFile& file : files)
-      context.out << "would recompress " << printable(file.name) << '\n';
+    const std::string_view front = context.format == Format::quiet ? "" : "would recompress ";
+    for (const StoredFile& file : files) context.out << front << printable(file.name) << '\n';
     return {};
   }
   Table table({{"FILE"}, {"SIZE", true}});

@@ -110,7 +110,11 @@ int run_stat(Context& context, const TreeArguments& arguments) {
   const Facts facts =
       CAKE_TRY_RUN(context, entry ? describe_file(*session, *snapshot, *entry)
                                   : describe_folder(*session, *snapshot, reference.path));
-  facts.print(context.format, context.out);
+  if (context.format == Format::quiet)  // what other commands take
+    context.out << printable(Reference{snapshot->repo(), snapshot->commit(), reference.path}.text())
+                << '\n';
+  else
+    facts.print(context.format, context.out);
   return kExitOk;
 }
 

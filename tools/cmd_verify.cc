@@ -42,7 +42,11 @@ struct Findings {
 class StoreCheck {
  public:
   StoreCheck(Context& context, Session& session, Interrupts& interrupts, bool repairs)
-      : context_(context), session_(session), interrupts_(interrupts), repairs_(repairs) {
+      : context_(context),
+        session_(session),
+        interrupts_(interrupts),
+        repairs_(repairs && !context.globals.dry_run) {
+    options_.only_looks = context.globals.dry_run;
     options_.should_stop = [this] { return interrupts_.has_come(); };
   }
 
@@ -220,7 +224,7 @@ int run_verify(Context& context, const VerifyArguments& arguments) {
     if (!arguments.reference.empty()) references.push_back(arguments.reference);
     const std::vector<StoredFile> targets =
         CAKE_TRY_RUN(context, list_stored_files(*session, references));
-    StoreCheck check(context, *session, interrupts, arguments.repairs && !context.globals.dry_run);
+    StoreCheck check(context, *session, interrupts, arguments.repairs);
     for (const StoredFile& target : targets) CAKE_TRY_RUN(context, check.check(target, findings));
   }
   print(context, findings);

@@ -38,7 +38,11 @@ Result<ModelFile> open_plain(const std::string& path, std::string name) {
   // Before it is opened: a pipe waits for its writer.  What cannot be looked at, the open says.
   if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
     return Error{Errc::invalid, cat(path, " is not a regular file")};
-  auto file = std::make_shared<File>(CAKE_TRY(File::open(path, File::Mode::read)));
+  Result<File> opened = File::open(path, File::Mode::read);
+  // What is absent is named wrongly, here as at a hub; what may not be read has nothing to do with
+  // one.
+  if (!opened && opened.error().code == Errc::denied) return local_error(opened.error());
+  auto file = std::make_shared<File>(CAKE_TRY(std::move(opened)));
   const uint64_t bytes = CAKE_TRY(file->size());
   // The length is part of every answer, and the files of /proc and /sys do not tell theirs.
   std::array<std::byte, 1> first{};

@@ -10,6 +10,7 @@
 #include "fs/mount_record.h"
 #include "store/base/bytes.h"
 #include "store/base/version.h"
+#include "tools/args.h"
 #include "tools/command.h"
 #include "tools/table.h"
 
@@ -49,10 +50,24 @@ Status check_apart(const Config& config, const std::string& mount_point) {
     if (!path.starts_with('/')) continue;
     std::error_code failure;
     const std::string real = std::filesystem::weakly_canonical(path, failure).string();
-    if (!failure && (real == mount_point || real.starts_with(mount_point + "/")))
+    if (!failure && (real == mount_point ||
+                     real.starts_with(mount_point == "/" ? mount_point : mount_point + "/")))
       return Error{Errc::invalid, cat(key, "=", path, " lies below the mount point ", mount_point)};
   }
   return {};
+}
+
+// As prepare_mount_point has it, but for a dead mount there, which stays.
+Result<std::string> look_at_mount_point(const std::string& path) {
+  std::error_code failure;
+  const std::filesystem::file_status status = std::filesystem::status(path, failure);
+  if (failure == std::errc::not_connected) return absolute_path(path);
+  if (failure) return errno_error(failure.value(), path);
+  if (!std::filesystem::is_directory(status))
+    return Error{Errc::invalid, cat(path, ": not a directory")};
+  const std::string canonical = std::filesystem::canonical(path, failure).string();
+  if (failure) return errno_error(failure.value(), path);
+  return canonical;
 }
 
 }  // namespace
@@ -105,8 +120,8 @@ int run_mount(const MountRequest& request, Config config, std::string_view progr
     err << program << ": " << printable(keeper.error().message) << '\n';
     return kMountUsage;
   }
-  if (request.is_dry_run) return 0;
-  Result<std::string> mount_point = prepare_mount_point(request.directory);
+  Result<std::string> mount_point = request.is_dry_run ? look_at_mount_point(request.directory)
+                                                       : prepare_mount_point(request.directory);
   if (!mount_point) {
     err << program << ": " << printable(mount_point.error().message) << '\n';
     return mount_point.error().code == Errc::invalid ? kMountUsage : kMountFailure;
@@ -115,6 +130,7 @@ int run_mount(const MountRequest& request, Config config, std::string_view progr
     err << program << ": " << printable(apart.error().message) << '\n';
     return kMountUsage;
   }
+  if (request.is_dry_run) return 0;
   keeper->mount.mount_point = *mount_point;
   return run_keeper(*keeper);
 }
@@ -171,7 +187,7 @@ int run_mount_helper(const std::vector<std::string>& args, std::ostream& out, st
   }
   const std::optional<MountRequest> request = parse_mount_helper(args, err);
   if (!request) return kMountUsage;
-  Result<Config> config = Config::load(ConfigSources::of_process(false));
+  Result<Config> config = load_process_config(false);
   if (!config) {
     err << "mount.cakefs: " << config.error().message << '\n';
     return config.error().code == Errc::invalid ? kMountUsage : kMountSystem;

@@ -27,15 +27,19 @@ std::string stored_name(const RepoName& name) {
   return cat(repo_type_singular(name.type), "/", name.id);
 }
 
-Result<RepoContents> repo_contents(Index& index, const StoredRepo& repo,
-                                   const std::string& commit) {
+Result<RepoContents> repo_contents(Index& index, const StoredRepo& repo, const std::string& commit,
+                                   const std::string& path) {
+  const std::string folder = path + "/";
   std::map<RowId, uint64_t> bytes_of;
   for (const SnapshotRow& row : repo.snapshots) {
     if (!commit.empty() && row.commit != commit) continue;
     const auto snapshot = CAKE_TRY(index.find_snapshot(repo.row.id, row.commit));
     if (!snapshot) continue;  // removed meanwhile
-    for (uint32_t i = 0; i < snapshot->entries().size(); i++)
-      bytes_of[snapshot->content_id(i)] = snapshot->entries()[i].bytes;
+    for (uint32_t i = 0; i < snapshot->entries().size(); i++) {
+      const TreeEntry& entry = snapshot->entries()[i];
+      if (path.empty() || entry.path == path || entry.path.starts_with(folder))
+        bytes_of[snapshot->content_id(i)] = entry.bytes;
+    }
   }
   RepoContents contents;
   for (const auto& [id, bytes] : bytes_of) {

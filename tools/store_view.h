@@ -23,12 +23,14 @@ Result<std::vector<StoredRepo>> list_stored_repos(Index& index);
 // "model/ORG/NAME", as `hf cache` names repos.
 std::string stored_name(const RepoName& name);
 
-// Distinct contents of a repo's snapshots; of one when `commit` is not empty.
+// Distinct contents of a repo's snapshots; of one when `commit` is not empty, and of the file or
+// folder `path` when that is not.
 struct RepoContents {
   std::vector<RowId> ids;  // sorted
   uint64_t bytes = 0;      // sum of their sizes
 };
-Result<RepoContents> repo_contents(Index& index, const StoredRepo& repo, const std::string& commit);
+Result<RepoContents> repo_contents(Index& index, const StoredRepo& repo, const std::string& commit,
+                                   const std::string& path = "");
 
 struct SetSummary {
   uint64_t bytes = 0;  // as the hub has them, cached or not

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <array>
+#include <clocale>
 #include <cstdio>
+#include <cwchar>
 #include <nlohmann/json.hpp>
 #include <ostream>
 
@@ -60,25 +62,55 @@ Json to_json(const Cell& cell) {
   return std::visit(Visitor{}, cell);
 }
 
-// Names may hold any bytes; what is not UTF-8 is replaced rather than thrown at the caller, and
-// what is not ASCII is escaped, since JSON itself would let U+009B through to a terminal.
-void write_json(std::ostream& out, const Json& json) {
-  out << json.dump(2, ' ', true, Json::error_handler_t::replace) << '\n';
+// Knows how wide letters are, whatever the user's locale: names on hubs are UTF-8.
+class Utf8Locale {
+ public:
+  Utf8Locale() : locale_(newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr)) {
+    if (locale_ != nullptr) before_ = uselocale(locale_);
+  }
+  ~Utf8Locale() {
+    if (locale_ == nullptr) return;
+    uselocale(before_);
+    freelocale(locale_);
+  }
+  Utf8Locale(const Utf8Locale&) = delete;
+  Utf8Locale& operator=(const Utf8Locale&) = delete;
+
+ private:
+  const locale_t locale_;  // null: there is no such locale, and every letter takes a column
+  locale_t before_ = nullptr;
+};
+
+struct Letter {
+  size_t bytes = 1, columns = 1;
+};
+
+// The first of a text that is not empty, under Utf8Locale.
+Letter first_letter(std::string_view text) {
+  std::mbstate_t state{};
+  wchar_t letter = 0;
+  const size_t bytes = std::mbrtowc(&letter, text.data(), text.size(), &state);
+  if (bytes == 0 || bytes > text.size()) return {};  // not UTF-8: a terminal shows one mark
+  const int columns = wcwidth(letter);
+  return {bytes, columns < 0 ? 1 : static_cast<size_t>(columns)};
 }
 
-// Letters that take a column: UTF-8 continuation bytes do not.
-size_t shown_width(const std::string& text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char letter) {
-    return (static_cast<unsigned char>(letter) & 0xc0) != 0x80;
-  }));
+size_t shown_width(std::string_view text) {
+  size_t columns = 0;
+  for (Letter letter; !text.empty(); text.remove_prefix(letter.bytes)) {
+    letter = first_letter(text);
+    columns += letter.columns;
+  }
+  return columns;
 }
 
 std::string cut(const std::string& text, size_t width) {
-  size_t columns = 0;
-  size_t end = 0;
+  size_t columns = 0, end = 0;
   while (end < text.size()) {
-    if ((static_cast<unsigned char>(text[end]) & 0xc0) != 0x80 && columns++ == width) break;
-    end++;
+    const Letter letter = first_letter(std::string_view(text).substr(end));
+    if (columns + letter.columns > width) break;
+    columns += letter.columns;
+    end += letter.bytes;
   }
   return text.substr(0, end);
 }
@@ -90,6 +122,10 @@ Json object_of(const std::vector<std::pair<std::string, Cell>>& facts) {
 }
 
 }  // namespace
+
+void write_json(std::ostream& out, const Json& json) {
+  out << json.dump(2, ' ', true, Json::error_handler_t::replace) << '\n';
+}
 
 std::string printable(std::string_view text) {
   return without_controls(text, '?');
@@ -139,6 +175,7 @@ void Table::print_human(std::ostream& out, size_t width) const {
     std::vector<std::string>& line = lines.emplace_back();
     for (const Cell& cell : row) line.push_back(cell_text(cell, true));
   }
+  const Utf8Locale locale;
   std::vector<size_t> widths(columns_.size());
   for (const std::vector<std::string>& line : lines)
     for (size_t i = 0; i < line.size(); i++) widths[i] = std::max(widths[i], shown_width(line[i]));

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cstdlib>
 #include <ostream>
 
 #include "store/base/thread_pool.h"
@@ -22,9 +23,14 @@ std::optional<double> dedupe_percent(Metrics& metrics) {
   return 100 * same / (same + fresh);
 }
 
-// Runs the job to its end; a signal ends it early.
-Transfer::State follow(Context& context, Session& session, Interrupts& interrupts, Transfer& job,
-                       unsigned workers) {
+struct Followed {
+  Transfer::State state;
+  Status flushed;
+};
+
+// Runs the job to its end; a signal ends it early.  What came is written out, also after an error.
+Followed follow(Context& context, Session& session, Interrupts& interrupts, Transfer& job,
+                unsigned workers) {
   Progress progress(context.err, progress_style(context), stderr_width());
   ThreadPool pool("pull", workers);
   for (unsigned i = 0; i < workers; i++)
@@ -32,13 +38,14 @@ Transfer::State follow(Context& context, Session& session, Interrupts& interrupt
   while (true) {
     Transfer::State state = job.take_state();
     for (const std::string& path : state.finished) progress.finish_file(path);
-    const ProgressState shown{state.files, state.total, dedupe_percent(session.metrics())};
     if (state.is_finished) {
-      progress.finish(shown);
-      return state;
+      // What is not stored yet is not yet counted as new or as known.
+      Status flushed = session.store().chunks().flush();
+      progress.finish({state.files, state.total, dedupe_percent(session.metrics())});
+      return {std::move(state), std::move(flushed)};
     }
     if (interrupts.has_come()) job.stop();
-    progress.update(shown);
+    progress.update({state.files, state.total, dedupe_percent(session.metrics())});
     job.wait(steady_now() + Progress::kRedraw);
   }
 }
@@ -70,7 +77,11 @@ uint64_t bytes_of(const std::vector<TransferFile>& files) {
 ProgressStyle progress_style(const Context& context) {
   if (!context.shows_progress) return ProgressStyle::none;
   if (context.format == Format::json) return ProgressStyle::events;
-  return isatty(STDERR_FILENO) != 0 ? ProgressStyle::bars : ProgressStyle::lines;
+  // Bars move the cursor, which not all terminals can.
+  const char* terminal = std::getenv("TERM");
+  const bool can_move =
+      terminal != nullptr && *terminal != '\0' && std::string_view(terminal) != "dumb";
+  return isatty(STDERR_FILENO) != 0 && can_move ? ProgressStyle::bars : ProgressStyle::lines;
 }
 
 Status run_transfer(Context& context, Session& session, Interrupts& interrupts,
@@ -83,8 +94,7 @@ Status run_transfer(Context& context, Session& session, Interrupts& interrupts,
   for (unsigned round = 0; !files.empty(); round++) {
     const uint64_t asked_bytes = bytes_of(files);
     Transfer job(session.client(), files);
-    const Transfer::State state = follow(context, session, interrupts, job, workers);
-    const Status flushed = store.chunks().flush();
+    const auto [state, flushed] = follow(context, session, interrupts, job, workers);
     if (interrupts.has_come()) return Error{Errc::cancelled, "interrupted; what came is kept"};
     if (state.error) return *state.error;
     CAKE_TRY(flushed);

@@ -100,6 +100,51 @@ expect 2 config
 has err "$work/conf:1"
 rm "$work/conf"
 
+# The opposite of a setting is a variable too.
+CAKE_SOFT=yes expect 0 config hard
+[[ $(cat "$work/out") == no ]] || { echo 'FAIL: CAKE_SOFT'; failures=$((failures + 1)); }
+CAKE_SOFT=perhaps expect 2 config
+
+# A variable that is not set must not mean the default, nor swallow the next word.
+expect 2 pull org/name --local-dir= --dry-run
+has err '--local-dir='
+expect 2 pull org/name --local-dir ''
+expect 2 verify org/name ''
+expect 2 prune --max-size '' -y
+expect 2 import ''
+expect 2 config ''
+expect 2 cat org/name/file --range ''
+for number in 0 -1 '' 99999999999999999999 many; do
+  expect 2 ls --limit "$number"
+  expect 2 pull org/name --max-workers "$number"
+done
+expect 2 pull org/name --max-workers 65
+
+# The unknown flag is named, not what is missing beside it.
+expect 2 --frobnicate
+has err "unknown flag '--frobnicate'"
+expect 2 pull -x
+has err "unknown flag '-x'"
+expect 2 pull org/name --dry-run -- --x
+has err "unknown flag '--x'"
+expect 0 help
+has out pull recompress
+expect 0 help pull
+has out --max-workers
+expect 2 help mout
+has err "did you mean 'mount'?"
+
+# Output must not go into what is opened next.
+for closed in 0 1 2; do
+  status=0
+  eval "timeout 30 \"\$CAKE_BIN\" --store '$work/closed' ls >'$work/out' 2>'$work/err' $closed>&-" ||
+    status=$?
+  ((status == (closed == 1))) ||
+    { echo "FAIL: ls without descriptor $closed: status $status"; failures=$((failures + 1)); }
+done
+grep -rqa 'LAST_ACCESSED' "$work/closed" &&
+  { echo 'FAIL: output went into the store'; failures=$((failures + 1)); }
+
 # Nothing cached, no network: status 6, soon; a store without repos lists none.
 store=$work/store
 expect 6 --offline --store "$store" cat org/name/config.json
@@ -127,6 +172,9 @@ if [[ -w /dev/full ]]; then
   status=0
   "$CAKE_BIN" config >/dev/full 2>"$work/err" || status=$?
   ((status == 1)) || { echo "FAIL: config >/dev/full: status $status"; failures=$((failures + 1)); }
+  status=0
+  "$CAKE_BIN" --help >/dev/full 2>"$work/err" || status=$?
+  ((status == 1)) || { echo "FAIL: --help >/dev/full: status $status"; failures=$((failures + 1)); }
 fi
 
 # The other name of the program has the statuses of mount(8).
@@ -146,4 +194,6 @@ helper_expect 1 hf: "$work" -o nonsense=1
 helper_expect 0 hf: "$work" -f -s -o nonsense=1,rw,noexec,_netdev,nofail,x-systemd.automount
 helper_expect 1 hf: "$work" -f -o cache_size=much
 helper_expect 32 hf: "$work/absent" -n
+helper_expect 32 hf: "$work/absent" -f
+helper_expect 1 hf: "$work" -f -o store="$work/inside"
 exit $((failures > 0))
