@@ -111,7 +111,9 @@ Status print_json_headers(Context& context, const std::vector<ModelFile>& files)
     all.push_back({{"file", file.path()}, {"header", std::move(header)}});
   }
   if (all.empty()) return Error{Errc::unsupported, kNoHeader};
-  write_json(context.out, files.size() == 1 ? all.front()["header"] : all);
+  const Json& shown = files.size() == 1 ? all.front()["header"] : all;
+  // As Facts and tables are printed: names may hold any bytes.
+  context.out << shown.dump(2, ' ', true, Json::error_handler_t::replace) << '\n';
   return {};
 }
 

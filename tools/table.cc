@@ -121,11 +121,13 @@ Json object_of(const std::vector<std::pair<std::string, Cell>>& facts) {
   return object;
 }
 
-}  // namespace
-
+// Names may hold any bytes; what is not UTF-8 is replaced rather than thrown at the caller, and
+// what is not ASCII is escaped, since JSON itself would let U+009B through to a terminal.
 void write_json(std::ostream& out, const Json& json) {
   out << json.dump(2, ' ', true, Json::error_handler_t::replace) << '\n';
 }
+
+}  // namespace
 
 std::string printable(std::string_view text) {
   return without_controls(text, '?');

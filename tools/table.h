@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <iosfwd>
-#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <variant>
@@ -69,11 +68,6 @@ class Facts {
  private:
   std::vector<std::pair<std::string, Cell>> facts_;
 };
-
-// As all JSON is printed: names may hold any bytes; what is not UTF-8 is replaced rather than
-// thrown at the caller, and what is not ASCII is escaped, since JSON itself would let U+009B
-// through to a terminal.
-void write_json(std::ostream& out, const nlohmann::ordered_json& json);
 
 // Columns of the terminal on stdout, 0 when it is none.
 size_t terminal_width();
