@@ -158,8 +158,7 @@ void Fetcher::send(const std::shared_ptr<RangeFetch>& range, bool is_demand) {
   const FileAddress& address = range->begin();
   Upstream* const target = upstream();
   if (target == nullptr) return range->on_end(Error{Errc::cancelled, "unmounting"});
-  target->read(address, range->range().bytes, is_demand,
-               options_.is_hard ? Deadline::never() : Deadline::after(options_.timeo), range);
+  target->read(address, range->range().bytes, is_demand, options_.attempt_deadline(), range);
 }
 
 void Fetcher::hurry(const FileReader& reader, const std::vector<uint64_t>& ordinals) {

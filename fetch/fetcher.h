@@ -29,6 +29,11 @@ struct FetchOptions {
   bool is_hard = true;
   Millis timeo{60'000};
   unsigned retrans = 5;
+  // Off: an attempt lasts for as long as bytes come.
+  bool limits_attempts = true;
+  Deadline attempt_deadline() const {
+    return is_hard || !limits_attempts ? Deadline::never() : Deadline::after(timeo);
+  }
   // Ranges at a time while readahead is among them; demand goes beyond.
   unsigned max_transfers = 48;
   // Off where whoever asked is told of a failure and says it: a command.

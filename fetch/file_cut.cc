@@ -120,8 +120,7 @@ void FileCut::fetch_head(const HeadPtr& head) {
   const uint64_t needed =
       head_bytes_needed(wanted_cutter(content_.path), head->head, content_.bytes);
   head->wanted = std::min(std::max(needed, kHeadProbeBytes), content_.bytes);
-  const Deadline deadline =
-      fetcher_.options().is_hard ? Deadline::never() : Deadline::after(fetcher_.options().timeo);
+  const Deadline deadline = fetcher_.options().attempt_deadline();
   head->address = places_.address();
   target->read(head->address, {have, head->wanted - have}, true, deadline, head);
 }

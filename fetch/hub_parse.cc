@@ -322,8 +322,10 @@ Error failure_error(const HubFailure& failure, const HubQuestion& question) {
     return Error{Errc::denied, what + ": the hub has disabled this repo"};
   if (failure.code == "RepoNotFound")
     return Error{Errc::not_found, what + ": no such repo, or private and not the token's"};
-  if (failure.status == 401 && (has_token || is_bad_token))
+  if (failure.status == 401 && has_token)
     return Error{Errc::denied, what + ": token refused; it is wrong or expired"};
+  if (failure.status == 401 && is_bad_token)
+    return Error{Errc::denied, what + ": the hub wants a token; set one (HF_TOKEN or token_file)"};
   if (failure.status == 401)
     return Error{Errc::not_found, what + ": no such repo, or private: then set a token"};
   if (failure.status == 403 || failure.status == 451) return Error{Errc::denied, detail};

@@ -240,6 +240,22 @@ Result<std::vector<WholeFiles::Entry>> old_whole_files(Store& store, const Prune
   return old;
 }
 
+// What an eviction could take, and what it leaves because it is pinned or open.
+struct Evictable {
+  uint64_t bytes = 0;
+  uint64_t kept_bytes = 0;
+};
+
+Result<Evictable> find_evictable(Store& store) {
+  const Reclaimer::Kept kept = CAKE_TRY(store.evictor().reclaimer().kept());
+  Evictable sum;
+  CAKE_TRY(store.upkeep().each_chunk([&](const ChunkRow& row) -> Status {
+    (kept.has(row.digest) ? sum.kept_bytes : sum.bytes) += Reclaimer::disk_bytes(row.location);
+    return {};
+  }));
+  return sum;
+}
+
 }  // namespace
 
 Result<Removed> plan_removal(Store& store, std::span<const RemovalTarget> targets) {
@@ -269,7 +285,10 @@ Result<Removed> plan_prune(Store& store, const PruneOptions& options) {
   if (options.max_bytes) {
     const uint64_t used = CAKE_TRY(store.disk_bytes());
     const uint64_t surplus = used - std::min(used, *options.max_bytes);
-    sum.bytes = std::max(sum.bytes, surplus);
+    const Evictable evictable = CAKE_TRY(find_evictable(store));
+    sum.bytes = std::max(sum.bytes, std::min(surplus, evictable.bytes));
+    if (surplus > evictable.bytes)
+      sum.in_use_bytes = std::max(sum.in_use_bytes, evictable.kept_bytes);
   }
   return sum;
 }

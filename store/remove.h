@@ -38,7 +38,7 @@ struct Removed {
   uint64_t contents = 0;  // whose recipes go too
   uint64_t chunks = 0;
   uint64_t bytes = 0;         // given back to the disk; of a plan, what that will be
-  uint64_t in_use_bytes = 0;  // would have gone, but a file is open
+  uint64_t in_use_bytes = 0;  // would have gone, but a file is open, or pinned
 };
 
 // A plan looks and changes nothing.

@@ -38,6 +38,7 @@ Prefetch prefetch_choice(const std::string& name) {
 void be_soft(const Config& config, FetchOptions& options) {
   constexpr unsigned kCommandRetrans = 15;
   options.is_hard = false;
+  options.limits_attempts = false;
   if (!config.is_set("retrans")) options.retrans = kCommandRetrans;
 }
 

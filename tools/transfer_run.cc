@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <ostream>
+#include <thread>
 
 #include "store/base/thread_pool.h"
 #include "store/coverage.h"
@@ -14,6 +15,11 @@ namespace {
 
 // A file whose shared chunks were evicted under it is read once more, and once more.
 constexpr unsigned kMaxRounds = 3;
+// What found no room is asked for again if it is not more, and after as long as a store that was
+// found full is taken to be full (store/evict.cc).
+constexpr uint64_t kAskedForAgain = 64 * kMiB;
+constexpr Millis kRoomPatience{3'500};
+constexpr Millis kLookForSignal{100};
 
 // Of the plain bytes that were put into the store, those that it had.
 std::optional<double> dedupe_percent(Metrics& metrics) {
@@ -72,6 +78,11 @@ uint64_t bytes_of(const std::vector<TransferFile>& files) {
   return bytes;
 }
 
+void wait_for_room(Interrupts& interrupts) {
+  const SteadyTime end = steady_now() + kRoomPatience;
+  while (!interrupts.has_come() && steady_now() < end) std::this_thread::sleep_for(kLookForSignal);
+}
+
 }  // namespace
 
 ProgressStyle progress_style(const Context& context) {
@@ -99,12 +110,15 @@ Status run_transfer(Context& context, Session& session, Interrupts& interrupts,
     if (state.error) return *state.error;
     CAKE_TRY(flushed);
     files = CAKE_TRY(still_missing(store, files));
-    // A full store keeps nothing however often it is asked.
+    if (files.empty()) break;
     const uint64_t missing_bytes = bytes_of(files);
-    if (!files.empty() && (missing_bytes >= asked_bytes || round == kMaxRounds))
+    // A full store keeps nothing however often it is asked; a busy one may have no room just now.
+    const bool is_vain = missing_bytes >= asked_bytes;
+    if (round == kMaxRounds || (is_vain && missing_bytes > kAskedForAgain))
       return Error{Errc::no_space,
                    cat(format_size(missing_bytes), " of what was fetched could not be kept in ",
                        store.directory(), ": free space there, or raise cache_size")};
+    if (is_vain) wait_for_room(interrupts);
   }
   return {};
 }

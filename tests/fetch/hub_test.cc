@@ -413,6 +413,8 @@ INSTANTIATE_TEST_SUITE_P(
         ErrorCase{401, "", "Invalid username or password.", true, Errc::denied, "token refused"},
         ErrorCase{401, "X-Error-Message: Invalid credentials in Authorization header\r\n", "", true,
                   Errc::denied, "token refused"},
+        ErrorCase{401, "X-Error-Message: Invalid credentials in Authorization header\r\n", "", false,
+                  Errc::denied, "wants a token"},
         ErrorCase{403, "", R"({"error":"your hf_secret lacks a scope"})", true, Errc::denied,
                   "lacks a scope"},
         ErrorCase{401, "Content-Type: text/html\r\n", "Log in", false, Errc::upstream,
