@@ -264,19 +264,22 @@ void Fetcher::start_after(Millis delay, const std::shared_ptr<FileReader>& reade
 
 void Fetcher::start_later(Millis delay, const std::shared_ptr<FileReader>& reader,
                           std::vector<uint64_t> ordinals, std::function<void()> start) {
-  // Who stops drops timers and tasks, and with the last copy of this the ranges hear of it.
-  const OnceDone<std::monostate> turn(
-      [reader, ordinals = std::move(ordinals),
-       start = std::move(start)](const Result<std::monostate>& has_come) {
-        if (has_come)
-          start();
-        else
-          reader->range_ended(ordinals, has_come.error());
-      });
+  post_after(delay, [reader, ordinals = std::move(ordinals),
+                     start = std::move(start)](const Result<std::monostate>& has_come) {
+    if (has_come)
+      start();
+    else
+      reader->range_ended(ordinals, has_come.error());
+  });
+}
+
+void Fetcher::post_after(Millis delay, Done<std::monostate> turn) {
+  // Who drops the last copy of this tells it that nothing comes of it.
+  const OnceDone<std::monostate> once(std::move(turn));
   Upstream* const target = upstream();
   if (target == nullptr) return;
-  target->after(delay, [self = shared_from_this(), turn] {
-    self->post(ThreadPool::Priority::demand, [turn] { turn(std::monostate{}); });
+  target->after(delay, [self = shared_from_this(), once] {
+    self->post(ThreadPool::Priority::demand, [once] { once(std::monostate{}); });
   });
 }
 

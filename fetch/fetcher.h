@@ -66,6 +66,9 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   // Runs on the store's pool.  False once stopping: dropped, and whoever waits for it must hear.
   bool post(ThreadPool::Priority priority, std::function<void()> task) EXCLUDES(mutex_);
 
+  // `turn` on the store's pool after `delay`; an error once stopping, which drops timers and tasks.
+  void post_after(Millis delay, Done<std::monostate> turn);
+
   // How many bytes readahead may ask for now: memory, disk and outstanding requests considered.
   uint64_t readahead_limit() const;
   // The most that it can be.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "fetch/once_done.h"
 #include "fetch/retry.h"
 #include "store/base/log.h"
 
@@ -158,21 +157,13 @@ void FileCut::retry_head_there(const HeadPtr& head, const Error& error) {
     return;
   }
   trouble_.note_retry(error, bytes);
-  Upstream* const target = fetcher_.upstream();
-  if (target == nullptr) {
-    finish(Error{Errc::cancelled, "unmounting"});
-    return;
-  }
-  // Who stops drops timers and tasks; those who wait must hear all the same.
-  const OnceDone<std::monostate> turn([head](const Result<std::monostate>& has_come) {
-    if (has_come)
-      head->cut->fetch_head(head);
-    else
-      head->cut->finish(has_come.error());
-  });
-  target->after(FileTrouble::retry_delay(head->attempts), [head, turn] {
-    head->cut->fetcher_.post(ThreadPool::Priority::demand, [turn] { turn(std::monostate{}); });
-  });
+  fetcher_.post_after(FileTrouble::retry_delay(head->attempts),
+                      [head](const Result<std::monostate>& has_come) {
+                        if (has_come)
+                          head->cut->fetch_head(head);
+                        else
+                          head->cut->finish(has_come.error());
+                      });
 }
 
 void FileCut::cut_head(const Buffer& head) {

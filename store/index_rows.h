@@ -1,11 +1,12 @@
 // Rows of the index, as several of its tables share them.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <string_view>
 
-#include "store/index.h"
+#include "store/index_upkeep.h"
 #include "store/sqlite.h"
 
 namespace cake {
@@ -25,6 +26,23 @@ inline Location read_location(const Statement& row, int column) {
   location.codec = static_cast<CodecId>(row.number(column + 4));
   location.checksum = row.number(column + 5);
   return location;
+}
+
+// A digest's column; what is not as long as one is filled with zeros, and names no chunk.
+inline Digest to_digest(ByteSpan bytes) {
+  Digest digest;
+  std::memcpy(digest.bytes.data(), bytes.data(), std::min(bytes.size(), kDigestBytes));
+  return digest;
+}
+
+// All that a chunk's row says but its base.
+constexpr std::string_view kChunkColumns =
+    "digest, pack, offset, encoded_bytes, plain_bytes, codec, checksum, last_access, uses";
+
+// These columns.
+inline ChunkRow read_chunk(const Statement& row) {
+  return {to_digest(row.blob(0)), read_location(row, 1), row.integer(7),
+          static_cast<unsigned>(row.number(8))};
 }
 
 // --- recipe_segment ---

@@ -23,12 +23,6 @@ Result<std::unique_ptr<IndexUpkeep>> IndexUpkeep::open(const std::string& path) 
 
 namespace {
 
-Digest to_digest(ByteSpan bytes) {
-  Digest digest;
-  std::memcpy(digest.bytes.data(), bytes.data(), std::min(bytes.size(), kDigestBytes));
-  return digest;
-}
-
 void sort_unique(std::vector<uint64_t>& values) {
   std::sort(values.begin(), values.end());
   values.erase(std::unique(values.begin(), values.end()), values.end());
@@ -80,21 +74,16 @@ Status IndexUpkeep::each_chunk(const std::function<Status(const ChunkRow&)>& eac
     std::vector<ChunkRow> portion;
     {
       MutexLock lock(connections_->read_mutex);
-      Statement rows = connections_->reader->prepare(
-          "SELECT digest, pack, offset, encoded_bytes, plain_bytes, codec, checksum, last_access,"
-          " uses FROM chunk WHERE digest >= ?1 ORDER BY digest LIMIT 4096");
+      Statement rows = connections_->reader->prepare(cat(
+          "SELECT ", kChunkColumns, " FROM chunk WHERE digest >= ?1 ORDER BY digest LIMIT 4096"));
       rows.bind(ByteSpan(after.bytes));
       while (CAKE_TRY(rows.step())) {
-        ChunkRow row;
-        row.digest = to_digest(rows.blob(0));
+        const ChunkRow row = read_chunk(rows);
         const Digest& last = portion.empty() ? after : portion.back().digest;
         if (!is_first && row.digest == after) continue;
         // Looking on from there would not end.
         if (!(is_first && portion.empty()) && !(last < row.digest))
           return Error{Errc::corrupt, "index: the chunks are not in order"};
-        row.location = read_location(rows, 1);
-        row.last_access = rows.integer(7);
-        row.uses = static_cast<unsigned>(rows.number(8));
         portion.push_back(row);
       }
     }

@@ -1,7 +1,5 @@
 #include "store/materialized_index.h"
 
-#include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "store/base/clock.h"
@@ -92,20 +90,11 @@ Status MaterializedIndex::remove(uint32_t pack) {
 
 Result<std::vector<ChunkRow>> MaterializedIndex::chunks_in(uint32_t pack) {
   MutexLock lock(connections_->read_mutex);
-  Statement rows = connections_->reader->prepare(
-      "SELECT pack, offset, encoded_bytes, plain_bytes, codec, checksum, digest, last_access, uses"
-      " FROM chunk WHERE pack = ?1");
+  Statement rows =
+      connections_->reader->prepare(cat("SELECT ", kChunkColumns, " FROM chunk WHERE pack = ?1"));
   rows.bind(pack);
   std::vector<ChunkRow> found;
-  while (CAKE_TRY(rows.step())) {
-    ChunkRow row;
-    row.location = read_location(rows, 0);
-    const ByteSpan digest = rows.blob(6);
-    std::memcpy(row.digest.bytes.data(), digest.data(), std::min(digest.size(), kDigestBytes));
-    row.last_access = rows.integer(7);
-    row.uses = static_cast<unsigned>(rows.number(8));
-    found.push_back(row);
-  }
+  while (CAKE_TRY(rows.step())) found.push_back(read_chunk(rows));
   return found;
 }
 

@@ -143,23 +143,8 @@ int end_output(std::ostream& out, std::ostream& err, int status) {
 
 }  // namespace
 
-Result<Config> load_process_config(bool with_user_file) {
-  Config config = CAKE_TRY(Config::load(ConfigSources::of_process(with_user_file)));
-  for (const Setting& setting : all_settings()) {
-    if (setting.opposite.empty()) continue;
-    Setting opposite = setting;
-    opposite.key = setting.opposite;
-    const std::string name = setting_variable(opposite);
-    const char* value = std::getenv(name.c_str());
-    if (value == nullptr || *value == '\0') continue;
-    const Status status = config.set(setting.opposite, value, name);
-    if (!status) return status.error().with(name);
-  }
-  return config;
-}
-
 Result<Config> load_config(const Globals& globals) {
-  Config config = CAKE_TRY(load_process_config(true));
+  Config config = CAKE_TRY(Config::load(ConfigSources::of_process(true)));
   if (!globals.store.empty()) CAKE_TRY(config.set("store", globals.store, "--store"));
   if (!globals.token_file.empty())
     CAKE_TRY(config.set("token_file", globals.token_file, "--token-file"));

@@ -12,10 +12,7 @@ namespace cake {
 // Runs `cake ARGS…` and answers its exit status.  `args` leaves out argv[0].
 int run_cake(std::vector<std::string> args, std::ostream& out, std::ostream& err);
 
-// The settings of this process: files, then the environment, where CAKE_SOFT is the opposite of
-// CAKE_HARD and wins over it.
-Result<Config> load_process_config(bool with_user_file);
-// The settings of a command: those, then the global flags.
+// The settings of a command: files, environment, then the global flags.
 Result<Config> load_config(const Globals& globals);
 
 // Half-open byte range of "A-B" (both inclusive, as in HTTP), "A-" or "-N" (the last N bytes).

@@ -187,7 +187,7 @@ int run_mount_helper(const std::vector<std::string>& args, std::ostream& out, st
   }
   const std::optional<MountRequest> request = parse_mount_helper(args, err);
   if (!request) return kMountUsage;
-  Result<Config> config = load_process_config(false);
+  Result<Config> config = Config::load(ConfigSources::of_process(false));
   if (!config) {
     err << "mount.cakefs: " << config.error().message << '\n';
     return config.error().code == Errc::invalid ? kMountUsage : kMountSystem;

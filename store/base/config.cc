@@ -63,8 +63,13 @@ Result<Config> Config::load(const ConfigSources& sources) {
     if (!file.empty()) CAKE_TRY(config.load_file(file));
   if (!sources.find_variable) return config;
   for (const Setting& setting : all_settings()) {
-    const std::string own = setting_variable(setting);
-    for (const std::string& name : {std::string(setting.shared_variable), own}) {
+    Setting opposite = setting;
+    opposite.key = setting.opposite;
+    const std::pair<std::string_view, std::string> names[] = {
+        {setting.key, std::string(setting.shared_variable)},
+        {setting.key, setting_variable(setting)},
+        {opposite.key, opposite.key.empty() ? "" : setting_variable(opposite)}};
+    for (const auto& [key, name] : names) {
       if (name.empty()) continue;
       const std::optional<std::string> value = sources.find_variable(name);
       if (!value) continue;
@@ -72,7 +77,7 @@ Result<Config> Config::load(const ConfigSources& sources) {
       if (name == "HF_HUB_OFFLINE" && check_setting(setting, *value).ok() &&
           *check_setting(setting, *value) != "yes")
         continue;
-      const Status status = config.set(setting.key, *value, name);
+      const Status status = config.set(key, *value, name);
       if (!status) return status.error().with(name);
     }
   }

@@ -206,28 +206,38 @@ TEST(Client, WhatOneRepoRefusesIsReadFromAnother) {
   EXPECT_LE(host.upstream->counts().reads, 10u);
 }
 
+// A client that asks the hub for the revision at every look, and waits for ever.
+struct Refreshing {
+  explicit Refreshing(const std::string& directory) : fixture(directory) {
+    auto far_end = std::make_unique<FakeUpstream>();
+    upstream = far_end.get();
+    upstream->serve("org/name", "main", kCommit, {{"a", "1"}});
+    ClientOptions options;
+    options.refresh_s = 0;
+    client = std::make_unique<Client>(fixture.store(), "hf:fake", std::move(far_end), options,
+                                      fixture.metrics());
+  }
+  Client::SnapshotPtr find(bool ask_hub = false) {
+    return must(wait_for<Client::SnapshotPtr>([&](Done<Client::SnapshotPtr> done) {
+      client->find_snapshot(kRepo, "main", ask_hub, Deadline::never(), done);
+    }));
+  }
+
+  StoreFixture fixture;
+  FakeUpstream* upstream = nullptr;
+  std::unique_ptr<Client> client;
+};
+
 TEST(Client, AKnownNameDoesNotWaitForASilentHub) {
   const TempDir directory;
-  StoreFixture fixture(directory.path());
-  auto far_end = std::make_unique<FakeUpstream>();
-  FakeUpstream& upstream = *far_end;
-  upstream.serve("org/name", "main", kCommit, {{"a", "1"}});
-  ClientOptions options;
-  options.refresh_s = 0;
-  Client client(fixture.store(), "hf:fake", std::move(far_end), options, fixture.metrics());
-  const auto find = [&] {
-    return must(wait_for<Client::SnapshotPtr>([&](Done<Client::SnapshotPtr> done) {
-      client.find_snapshot(kRepo, "main", false, Deadline::never(), done);
-    }));
-  };
-  EXPECT_EQ(find()->commit(), kCommit);
-  upstream.serve("org/name", "main", kCommit2, {{"a", "2"}});
-  upstream.hold();
-  EXPECT_EQ(find()->commit(), kCommit);
+  Refreshing host(directory.path());
+  EXPECT_EQ(host.find()->commit(), kCommit);
+  host.upstream->serve("org/name", "main", kCommit2, {{"a", "2"}});
+  host.upstream->hold();
+  EXPECT_EQ(host.find()->commit(), kCommit);
   // The question goes on behind, and its answer counts.
-  upstream.resume();
-  EXPECT_EQ(find()->commit(), kCommit2);
-  client.stop();
+  host.upstream->resume();
+  EXPECT_EQ(host.find()->commit(), kCommit2);
 }
 
 // Commits of the repo that refuses are seen last and are many.
@@ -268,26 +278,15 @@ TEST(Client, ANameIsAnsweredAtItsDeadlineWhileTheLookUpGoesOn) {
 
 TEST(Client, AHubThatStaysDownIsOneLineARepo) {
   const TempDir directory;
-  StoreFixture fixture(directory.path());
-  auto far_end = std::make_unique<FakeUpstream>();
-  FakeUpstream& upstream = *far_end;
-  upstream.serve("org/name", "main", kCommit, {{"a", "1"}});
-  ClientOptions options;
-  options.refresh_s = 0;
-  Client client(fixture.store(), "hf:fake", std::move(far_end), options, fixture.metrics());
-  const auto find = [&](bool ask_hub) {
-    return must(wait_for<Client::SnapshotPtr>([&](Done<Client::SnapshotPtr> done) {
-      client.find_snapshot(kRepo, "main", ask_hub, Deadline::never(), done);
-    }));
-  };
-  find(true);
+  Refreshing host(directory.path());
+  host.find(true);
   const auto lines = std::make_shared<std::atomic<unsigned>>(0);  // the listener stays
   set_log_listener([lines](LogLevel, std::string_view text) {
     if (text.find("not looked up again") != std::string_view::npos) (*lines)++;
   });
-  upstream.set_down(Error{Errc::offline, "no route"});
-  for (int i = 0; i < 20; i++) EXPECT_EQ(find(i % 2 == 0)->commit(), kCommit);
-  client.stop();
+  host.upstream->set_down(Error{Errc::offline, "no route"});
+  for (int i = 0; i < 20; i++) EXPECT_EQ(host.find(i % 2 == 0)->commit(), kCommit);
+  host.client->stop();
   EXPECT_EQ(lines->load(), 1u);
 }
 

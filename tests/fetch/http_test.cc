@@ -4,7 +4,9 @@
 
 #include <atomic>
 #include <future>
+#include <thread>
 
+#include "fetch/head_patience.h"
 #include "tests/support/scripted_server.h"
 
 namespace cake {
@@ -190,6 +192,35 @@ TEST(HttpClient, StalledBodyTimesOut) {
   const SteadyTime began = steady_now();
   EXPECT_EQ(code_of(ask(http, get(server.url("/")))), Errc::timeout);
   EXPECT_LT(steady_now() - began, Millis(3'000));
+}
+
+TEST(HeadPatience, DoublesForWhoWasGivenUpOnUntilItAnswersSoon) {
+  HeadPatience patience(Millis(100));
+  const std::string url = "http://h/file?signature=1", later = "http://h/file?signature=2";
+  EXPECT_EQ(patience.of(url), Millis(100));
+  // Many at the same time are one.
+  for (int i = 0; i < 5; i++) patience.given_up(url, Millis(100));
+  EXPECT_EQ(patience.of(later), Millis(200));
+  patience.given_up(later, Millis(200));
+  EXPECT_EQ(patience.of(url), Millis(300));
+  EXPECT_EQ(patience.of("http://h/other"), Millis(100));
+  patience.answered(url, Millis(150));
+  EXPECT_EQ(patience.of(url), Millis(300));
+  patience.answered(url, Millis(50));
+  EXPECT_EQ(patience.of(url), Millis(100));
+}
+
+TEST(HttpClient, ASlowServerIsHeardOutWhenItIsAskedAgain) {
+  ScriptedServer server([](const auto&) {
+    std::this_thread::sleep_for(Millis(1'200));
+    return response(200, "", "at last");
+  });
+  Metrics metrics;
+  HttpOptions options = test_options();
+  options.stall_timeout = Millis(800);
+  HttpClient http(options, metrics);
+  EXPECT_EQ(code_of(ask(http, get(server.url("/")))), Errc::timeout);
+  EXPECT_TRUE(ask(http, get(server.url("/"))));
 }
 
 TEST(HttpClient, DeadlineEndsAWaitForTheHead) {
