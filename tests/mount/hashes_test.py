@@ -1,4 +1,4 @@
-# ctest: serial timeout=240
+# ctest: timeout=240
 """Every byte of a generated hub, read in every way that readers use, equals the origin's."""
 
 import ctypes

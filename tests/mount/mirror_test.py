@@ -1,4 +1,4 @@
-# ctest: serial timeout=120
+# ctest: timeout=120
 """`cake serve hf:` as a mirror: a second cakefs reads everything through it, a byte comes once."""
 
 import http.client

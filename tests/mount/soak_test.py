@@ -1,4 +1,4 @@
-# ctest: serial timeout=280
+# ctest: timeout=280
 """Mixed readers, random faults, the origin gone twice: right bytes, each fetched once.
 
 About 20 s; half an hour with --long or CAKE_LONG=1.

@@ -1,4 +1,4 @@
-# ctest: serial timeout=240
+# ctest: timeout=240
 """Every fault of the test hub, on a real mount: right bytes in the end or a clear error.
 
 Each fault has files of its own, so all the weather happens at once, on one mount.

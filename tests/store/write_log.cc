@@ -13,15 +13,8 @@
 
 #include "store/base/file.h"
 #include "tests/store/failing_calls.h"
+#include "tests/support/sanitized.h"
 #include "tests/support/store_fixture.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define CAKE_NO_INTERPOSING 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define CAKE_NO_INTERPOSING 1
-#endif
-#endif
 
 namespace cake {
 namespace {
@@ -66,7 +59,7 @@ std::string relative(const std::string& path) {
 }  // namespace
 
 bool WriteLog::is_available() {
-#ifdef CAKE_NO_INTERPOSING
+#ifdef CAKE_SANITIZED
   return false;
 #else
   return true;
@@ -245,7 +238,7 @@ void write_disk(const DiskState& state, const std::string& folder) {
 
 // --- The calls ---
 
-#ifndef CAKE_NO_INTERPOSING
+#ifndef CAKE_SANITIZED
 
 namespace {
 
