@@ -139,10 +139,9 @@ Status run_serve(const ServeOptions& options,
   HubServerOptions protocol = CAKE_TRY(protocol_options(options));
   HttpServerOptions http = CAKE_TRY(http_options(options));
   const auto waker = std::make_shared<Waker>();
-  Client* client = nullptr;
   std::shared_ptr<HubContent> content;
   if (options.open_client) {
-    client = CAKE_TRY(options.open_client());
+    Client* const client = CAKE_TRY(options.open_client());
     content = std::make_shared<HubMirror>(
         *client, HubMirrorOptions{options.name_timeout, [waker] { waker->wake(); }});
   } else {
@@ -159,7 +158,7 @@ Status run_serve(const ServeOptions& options,
   on_ready(cat(options.tls_certificate_file.empty() ? "http://" : "https://", server->address()));
   signals.wait();
   // What is under way at the hub behind ends before those who wait for it.
-  if (client != nullptr) client->stop();
+  if (options.stop_client) options.stop_client();
   waker->set(nullptr);
   return {};
 }

@@ -18,6 +18,8 @@ struct ServeOptions {
   // a store and the hub behind it: called once the signals are blocked, before anything is served.
   // What it answers outlives the call of run_serve.
   std::function<Result<Client*>()> open_client;
+  // With open_client.  Ends what the client has under way: it calls nobody back after this.
+  std::function<void()> stop_client;
   Millis name_timeout{60'000};  // of the hub behind
 
   std::string listen = "127.0.0.1:8080";

@@ -32,6 +32,10 @@ constexpr std::string_view kIgnored[] = {"ro",       "rw",         "nosuid",
                                          "relatime", "norelatime", "strictatime",
                                          "diratime", "nodiratime", "default_permissions"};
 
+// As the kernel shows them: who copies a line of the mount table means no other mount by them.
+constexpr std::string_view kShownWithValue[] = {
+    "user_id=", "group_id=", "rootmode=", "max_read=", "fsname=", "subtype="};
+
 // realpath() of a dead mount's root fails, of its parent does not.
 Result<std::string> canonical_path(const std::string& path) {
   char resolved[PATH_MAX];
@@ -68,6 +72,11 @@ std::string escape_option(std::string_view value) {
   return out;
 }
 
+unsigned long mount_flags(const MountOptions& options) {
+  return MS_RDONLY | MS_NOSUID | MS_NODEV | (options.is_noexec ? MS_NOEXEC : 0) |
+         (options.is_noatime ? MS_NOATIME : 0);
+}
+
 Result<File> mount_as_root(const MountOptions& options) {
   const int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
   if (fd < 0) return errno_error(errno, "opening /dev/fuse (is the fuse module loaded?)");
@@ -76,10 +85,7 @@ Result<File> mount_as_root(const MountOptions& options) {
       cat("fd=", fd, ",rootmode=40000,user_id=", geteuid(), ",group_id=", getegid(),
           ",default_permissions,max_read=", options.max_read_bytes,
           options.allow_other ? ",allow_other" : "");
-  unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV;
-  if (options.is_noexec) flags |= MS_NOEXEC;
-  if (options.is_noatime) flags |= MS_NOATIME;
-  if (::mount(options.source.c_str(), options.mount_point.c_str(), kMountType, flags,
+  if (::mount(options.source.c_str(), options.mount_point.c_str(), kMountType, mount_flags(options),
               data.c_str()) != 0)
     return errno_error(errno, cat("mounting on ", options.mount_point));
   return device;
@@ -162,7 +168,11 @@ bool take_generic_option(MountOptions& options, std::string_view option) {
     options.is_noexec = true;
   } else if (option == "noatime") {
     options.is_noatime = true;
+  } else if (option == "remount") {
+    options.is_remount = true;
   } else {
+    for (const std::string_view word : kShownWithValue)
+      if (option.starts_with(word)) return true;
     for (const std::string_view word : kIgnored)
       if (option == word) return true;
     return false;
@@ -188,6 +198,18 @@ Result<std::string> prepare_mount_point(const std::string& path) {
 
 Result<File> mount_cakefs(const MountOptions& options) {
   return geteuid() == 0 ? mount_as_root(options) : mount_as_user(options);
+}
+
+Status remount_cakefs(const MountOptions& options) {
+  const std::vector<MountEntry> mounts = CAKE_TRY(read_mountinfo());
+  const MountEntry* top = find_top_mount(mounts, options.mount_point);
+  if (top == nullptr || top->type != kMountType)
+    return Error{Errc::not_found, cat(options.mount_point, ": no cakefs is mounted there")};
+  // MS_BIND: the flags of the mount, not of the file system.
+  if (::mount(nullptr, options.mount_point.c_str(), nullptr,
+              MS_REMOUNT | MS_BIND | mount_flags(options), nullptr) != 0)
+    return errno_error(errno, cat("remounting ", options.mount_point));
+  return {};
 }
 
 Status unmount(const std::string& mount_point, bool is_lazy) {

@@ -20,10 +20,12 @@ struct MountOptions {
   unsigned read_ahead_kb = 1024;  // as root
   bool is_noexec = false;
   bool is_noatime = false;
+  bool is_remount = false;
 };
 
 // Takes the options that every file system gets from mount(8) and fstab (ro, rw, nosuid, nodev,
-// noexec, noatime, _netdev, nofail, user, x-*, …, and allow_other).  False: not one of them.
+// noexec, noatime, remount, _netdev, nofail, user, x-*, …, and allow_other), and those that the
+// kernel shows in the mount table.  False: not one of them.
 // Always in force, whatever is said: ro, nosuid, nodev, default_permissions.
 bool take_generic_option(MountOptions& options, std::string_view option);
 
@@ -34,6 +36,9 @@ Result<std::string> prepare_mount_point(const std::string& path);
 // Mounts; the File is the kernel connection.  Nobody serves it yet, so whoever looks at the mount
 // point waits.  Do not touch it from the process that will serve it.
 Result<File> mount_cakefs(const MountOptions& options);
+
+// Gives the cakefs mount there these flags (noexec, noatime); what it shows and its settings stay.
+Status remount_cakefs(const MountOptions& options);
 
 // `mount_point` is canonical.  Lazy: out of sight now, ended when the last file is closed.
 // Allocates nothing as root.

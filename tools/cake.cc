@@ -36,7 +36,8 @@ int main(int argc, char** argv) {
   const std::string_view program = argc > 0 ? argv[0] : "cake";
   std::vector<std::string> args;
   for (int i = 1; i < argc; i++) args.emplace_back(argv[i]);
-  if (program.ends_with("mount.cakefs")) return cake::run_mount_helper(args, std::cout, std::cerr);
+  if (program.ends_with("mount.cakefs") || program.ends_with("mount.fuse.cakefs"))
+    return cake::run_mount_helper(args, std::cout, std::cerr);
   // The processes of a mount: started by each other, never by people.
   if (!args.empty()) {
     const std::vector<std::string> rest(args.begin() + 1, args.end());

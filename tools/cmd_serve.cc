@@ -35,6 +35,7 @@ int run_serve_verb(Context& context, const ServeArguments& arguments) {
       session = CAKE_TRY(Session::open(context.config));
       return &session->client();
     };
+    options.stop_client = [&] { session->stop(); };
   } else {
     std::error_code failure;
     if (!std::filesystem::is_directory(arguments.source, failure))

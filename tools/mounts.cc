@@ -2,6 +2,7 @@
 
 #include <sys/xattr.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <ostream>
@@ -113,6 +114,28 @@ Result<KeeperOptions> prepare_mount(const MountRequest& request, Config& config)
   return keeper;
 }
 
+namespace {
+
+int remount(const MountRequest& request, const KeeperOptions& keeper, std::string_view program,
+            std::ostream& err) {
+  if (const Status done = remount_cakefs(keeper.mount); !done) {
+    err << program << ": " << printable(done.error().message) << '\n';
+    return kMountFailure;
+  }
+  // mount(8) adds those of fstab, so they are no error; but who typed one is to know.
+  const bool has_setting =
+      std::any_of(request.options.begin(), request.options.end(), [](const std::string& option) {
+        return option != "allow_other" &&
+               find_setting(std::string_view(option).substr(0, option.find('='))) != nullptr;
+      });
+  if (has_setting)
+    err << program << ": " << printable(keeper.mount.mount_point)
+        << ": settings stay as they are until it is unmounted and mounted again\n";
+  return 0;
+}
+
+}  // namespace
+
 int run_mount(const MountRequest& request, Config config, std::string_view program,
               std::ostream& err) {
   Result<KeeperOptions> keeper = prepare_mount(request, config);
@@ -132,6 +155,7 @@ int run_mount(const MountRequest& request, Config config, std::string_view progr
   }
   if (request.is_dry_run) return 0;
   keeper->mount.mount_point = *mount_point;
+  if (keeper->mount.is_remount) return remount(request, *keeper, program, err);
   return run_keeper(*keeper);
 }
 

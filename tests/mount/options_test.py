@@ -31,7 +31,8 @@ def own_namespace():
                   ["--bind", fstab, "/etc/fstab"]):
         done = run("mount", *words)
         check(done.returncode == 0, f"mount {words}: {done.stderr}")
-    os.symlink(os.path.realpath(CAKE), os.path.join(sbin, "mount.cakefs"))
+    for name in ("mount.cakefs", "mount.fuse.cakefs"):
+        os.symlink(os.path.realpath(CAKE), os.path.join(sbin, name))
     return fstab
 
 
@@ -116,6 +117,28 @@ def test_one_repo_by_commit():
     check_equal(os.getxattr(place.directory, "user.cake.commit").decode(), commit, "the commit")
     check_equal(sha_file(f"{place.directory}/config.json"), sha(b'{"v1": 1}'), "config.json")
     check_equal(run(CAKE, "umount", place.directory).returncode, 0, "umount")
+
+
+def test_remount():
+    hub = made_hub()
+    place = Place(hub)
+    # The type and the options as findmnt shows them.
+    done = run("mount", "-t", "fuse.cakefs", "hf:", place.directory, "-o",
+               f"ro,relatime,user_id=0,group_id=0,max_read=1048576,default_permissions,{place.options}")
+    check_equal(done.returncode, 0, f"mount: {done.stderr}")
+    done = run("mount", "-o", "remount,ro,noexec", place.directory)
+    check_equal((done.returncode, done.stderr), (0, ""), "remount")
+    check(ALWAYS | {"noexec"} <= place.flags()[2], f"flags {place.flags()}")
+    done = run("mount", "-o", "remount,exec,rw,cache_size=10G", place.directory)
+    check_equal(done.returncode, 0, f"remount: {done.stderr}")
+    check("settings stay" in done.stderr, f"of a setting it says: {done.stderr}")
+    check(ALWAYS <= place.flags()[2] and "noexec" not in place.flags()[2], f"flags {place.flags()}")
+    check_equal(sha_file(f"{place.directory}/org/m/config.json"), sha(b'{"main": 1}'), "config.json")
+    check_equal(run("umount", place.directory).returncode, 0, "umount")
+    wait_until(place.gone, "keeper and worker have left", 60)
+    done = run("mount", "-t", "cakefs", "hf:", place.directory, "-o", "remount," + place.options)
+    check_equal(done.returncode, 32, f"remount of nothing: {done.stderr}")
+    check("no cakefs is mounted" in done.stderr, f"it says: {done.stderr}")
 
 
 def test_what_cannot_be_mounted():
@@ -222,5 +245,5 @@ if __name__ == "__main__":
     def fstab():
         test_fstab(table)
 
-    main([test_one_repo_by_mount, test_one_repo_by_commit, test_what_cannot_be_mounted, fstab,
+    main([test_one_repo_by_mount, test_one_repo_by_commit, test_remount, test_what_cannot_be_mounted, fstab,
           test_ordinary_user], 110)
