@@ -91,6 +91,34 @@ def test_a_second_cakefs():
     check_equal(mirror.stop(), 0, "exit status of cake serve")
 
 
+def test_it_ends_while_clients_wait():
+    folder = scratch()
+    hub = Hub()
+    for i in range(8):
+        hub.pattern(f"org/m{i}", "model.bin", 3 * MIB, seed=i)
+    mirror = Mirror(hub, folder)
+    check_equal(fetch(mirror.url, "/api/models/org/m0/revision/main")[0], 200, "a name")
+    hub.control(fault="black_hole")
+
+    def ask(path):
+        try:
+            fetch(mirror.url, path)
+        except (OSError, http.client.HTTPException):
+            pass
+
+    paths = [f"/api/models/org/m{i}/revision/main" for i in range(1, 8)] + ["/org/m0/resolve/main/model.bin"]
+    clients = [threading.Thread(target=ask, args=(path,), daemon=True) for path in paths]
+    for client in clients:
+        client.start()
+    wait_until(lambda: hub.counters()["stalled"] >= 2, "the mirror waits for the hub")
+    start = time.monotonic()
+    check_equal(mirror.stop(), 0, "exit status")
+    note(f"ended in {time.monotonic() - start:.2f} s")
+    for client in clients:
+        client.join(10)
+        check(not client.is_alive(), "a client still waits")
+
+
 def test_names_that_leave():
     folder = scratch()
     hub = Hub()
@@ -152,4 +180,4 @@ def test_token_and_tls():
 
 
 if __name__ == "__main__":
-    main([test_a_second_cakefs, test_names_that_leave, test_token_and_tls], 110)
+    main([test_a_second_cakefs, test_it_ends_while_clients_wait, test_names_that_leave, test_token_and_tls], 110)
