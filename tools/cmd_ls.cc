@@ -104,15 +104,27 @@ bool passes(const Row& row, const Filter& filter) {
   return number == filter.value;
 }
 
+// "hf:" in front, as in a REF, says nothing; a name without slashes is a repo's or an author's.
+bool matches(std::string_view pattern, const RepoName& repo) {
+  if (pattern.starts_with("hf:")) pattern.remove_prefix(3);
+  while (pattern.starts_with('/')) pattern.remove_prefix(1);
+  while (pattern.ends_with('/')) pattern.remove_suffix(1);
+  if (pattern.empty()) return true;
+  const auto is_like = [](const std::string& glob, const std::string& name) {
+    return fnmatch(glob.c_str(), name.c_str(), 0) == 0;
+  };
+  const std::string glob(pattern);
+  return is_like(glob, stored_name(repo)) || is_like(glob, repo.id) ||
+         (glob.find('/') == std::string::npos && is_like(cat(glob, "/*"), repo.id));
+}
+
 Result<std::vector<Row>> collect(Index& index, const LsArguments& arguments) {
   std::vector<Row> rows;
   const std::vector<StoredRepo> repos = CAKE_TRY(list_stored_repos(index));
   const Holders holders = CAKE_TRY(count_holders(index, repos, arguments.revisions));
   for (const StoredRepo& repo : repos) {
+    if (!matches(arguments.pattern, repo.row.name)) continue;
     const std::string id = stored_name(repo.row.name);
-    if (!arguments.pattern.empty() && fnmatch(arguments.pattern.c_str(), id.c_str(), 0) != 0 &&
-        fnmatch(arguments.pattern.c_str(), repo.row.name.id.c_str(), 0) != 0)
-      continue;
     if (!arguments.revisions) {
       Row row{repo, CAKE_TRY(summarise(index, repo, "", holders)), id, {}};
       for (const RefRow& ref : repo.refs)

@@ -64,6 +64,15 @@ expect 0 pin --hot org/small
 expect 0 unpin --hot org/small
 expect 0 rm org/small -y
 
+for pattern in org org/b 'org/?' hf:org/b hf://org/ model/org/b hf: '*'; do
+  expect 0 ls -q "$pattern"
+  grep -q 'org/b$' "$work/out" || fail "ls $pattern"
+done
+for pattern in or other hf:org/absent org/b/c; do
+  expect 0 ls -q "$pattern"
+  [[ -s $work/out ]] && fail "ls $pattern finds something"
+done
+
 # By the first digits of its commit.
 expect 0 ls --revisions -q
 commit=$(grep -o 'org/c@[0-9a-f]*' "$work/out")
