@@ -5,7 +5,7 @@
 
 The test hub limits the link (MB/s in all and for each connection) and delays each answer (ms).  A
 cold file is read as loaders do: sequentially, by 16 threads mapping tensor by tensor, by 16 threads
-with reads of 2 MiB each in its slice.  Printed: MB/s after the first second, and the part of the
+with reads of 2 MiB each in its slice, by 16 threads and by one mapping all tensors in random order.  Printed: MB/s after the first second, and the part of the
 link that is.  Then the latency of 64 KiB reads of another file, idle and under full readahead.
 CAKE_BIN and TEST_HUB_BIN name the programs.  On a busy machine take a slower link: what counts is the
 part of it.
@@ -72,6 +72,17 @@ def mapped(path, places):
         in_threads(THREADS, work)
 
 
+def shuffled(path, places):
+    mapped(path, random.Random(7).sample(places, len(places)))
+
+
+def shuffled_alone(path, places):
+    with Map(path) as mapping:
+        for at, size in random.Random(8).sample(places, len(places)):
+            for offset in range(at, at + size, MIB):
+                mapping.read(offset, min(MIB, at + size - offset))
+
+
 def streams(path, _):
     fd, size = os.open(path, os.O_RDONLY), os.path.getsize(path)
     part = -(-size // THREADS)
@@ -106,7 +117,9 @@ def main_():
     options = dict(word.split("=") for word in chosen.options.split(",") if word)
     folder = scratch()
     tensor = 24 * MIB
-    names = ("sequential", "mapped", "streams", "load")
+    readers = {"sequential": sequential, "mapped": mapped, "streams": streams, "shuffled": shuffled,
+               "shuffled_alone": shuffled_alone}
+    names = [*readers, "load"]
     # Different last tensors: equal files would be one content, fetched once.
     layouts = {name: sparse_model(f"{folder}/o/org/{name}/model.safetensors",
                                   [tensor] * (chosen.mib * MIB // tensor) + [(i + 1) * MIB])
@@ -121,7 +134,7 @@ def main_():
     hub.control(rate=int(chosen.rate * 1e6), conn_rate=int(chosen.conn_rate * 1e6), latency_ms=chosen.latency)
     note(f"link of {chosen.rate:g} MB/s, {chosen.conn_rate:g} MB/s a connection, {chosen.latency} ms; "
          f"{chosen.mib} MiB each")
-    for name, reader in (("sequential", sequential), ("mapped", mapped), ("streams", streams)):
+    for name, reader in readers.items():
         # A virtual machine's memory that was not used before is slow to fill: the same for each.
         drop_caches()
         hub.control(reset_counters=1)
@@ -130,6 +143,7 @@ def main_():
         whole = time.monotonic() - watch.start
         rate = watch.rate_after(1)
         note(f"{name}: {rate:.0f} MB/s after the first second, {rate / chosen.rate:.2f} of the link; "
+             f"{hub.body_bytes() / (chosen.mib * MIB):.3f} of the bytes; "
              f"{chosen.mib * MIB / whole / 1e6:.0f} MB/s in all")
     drop_caches()
     latencies(other, 5, 1)
