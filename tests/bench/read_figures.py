@@ -4,7 +4,8 @@
     tests/bench/read_figures.py [--mib 2048] [--rounds 5] [--json FILE]      (as root)
 
 Columns: the plain file on the same disk; curl, rclone mount and httpdirfs from an nginx on this
-machine; cakefs from `cake serve` on this machine.  Rows: cold (nothing local, page cache dropped),
+machine; bindfs of the plain file's folder, for what the kernel's FUSE page cache can give; cakefs from
+`cake serve` on this machine, the second time with the file materialized (passthrough).  Rows: cold (nothing local, page cache dropped),
 warm (in the local store or cache, page cache dropped), hot (page cache), each read sequentially
 and through mmap.  Medians of the rounds, columns taken in turn within each round; the plain file's
 own spread is printed because machines are shared.  What is not installed is left out.
@@ -126,8 +127,8 @@ class Bench:
 
     # --- systems: each has start(fresh) -> path of the file, and stop() ---
 
-    def cake_start(self, is_fresh):
-        store, mnt = os.path.join(self.work, "store"), os.path.join(self.work, "cake")
+    def cake_start(self, is_fresh, store="store"):
+        store, mnt = os.path.join(self.work, store), os.path.join(self.work, "cake")
         if is_fresh:
             shutil.rmtree(store, ignore_errors=True)
         os.makedirs(mnt, exist_ok=True)
@@ -190,6 +191,27 @@ class Bench:
         self.stop_mount()
         return times
 
+    def measure_local(self, start, read):
+        """The same, of what is complete from the start."""
+        path = start()
+        drop_page_cache()
+        times = {row: seconds(read, path)[0] for row in ("warm", "hot")}
+        self.stop_mount()
+        return times
+
+    def bindfs_start(self):
+        mnt = os.path.join(self.work, "bindfs")
+        os.makedirs(mnt, exist_ok=True)
+        subprocess.run(["bindfs", "-o", "kernel_cache,ro", os.path.dirname(self.plain), mnt], check=True)
+        self.mounts.append(mnt)
+        return os.path.join(mnt, os.path.basename(self.plain))
+
+    def materialize(self):
+        """Once, before the rounds: a disk that is still writing is slow to read from."""
+        for words in (["pull"], ["pin", "--hot"]):
+            subprocess.run([CAKE, "--store", os.path.join(self.work, "hot"), "--endpoint", self.hub, *words,
+                            "bench/model"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
     def measure_plain(self, read):
         drop_page_cache()
         cold, _ = seconds(read, self.plain)
@@ -228,8 +250,13 @@ def main():
     bench = Bench(work, chosen.mib)
     try:
         bench.check_bytes()
+        bench.materialize()
         systems = {"plain file": bench.measure_plain, "curl": bench.measure_curl,
                    "cakefs": lambda read: bench.measure_mount(bench.cake_start, read)}
+        systems["cakefs, materialized"] = lambda read: bench.measure_local(
+            lambda: bench.cake_start(False, "hot"), read)
+        if shutil.which("bindfs"):
+            systems["bindfs"] = lambda read: bench.measure_local(bench.bindfs_start, read)
         if bench.nginx and shutil.which("rclone"):
             systems["rclone mount"] = lambda read: bench.measure_mount(bench.rclone_start, read)
         if bench.nginx and shutil.which("httpdirfs"):
@@ -243,7 +270,7 @@ def main():
                     try:
                         times = measure(read)
                     except OSError as failure:
-                        if name in ("plain file", "cakefs"):
+                        if name == "plain file" or name.startswith("cakefs"):
                             raise
                         failed[name] = str(failure)
                         bench.stop_mount()
@@ -261,8 +288,9 @@ def main():
         for (row, how), columns in sorted(found.items()):
             if "plain file" in columns:
                 values = columns["plain file"]
-                ratio = statistics.median(columns["cakefs"]) / statistics.median(values)
-                print(f"{row}, {how}: plain file {min(values):.0f} to {max(values):.0f}; cakefs {ratio:.2f}x of it")
+                ratios = ", ".join(f"{name} {statistics.median(speeds) / statistics.median(values):.2f}"
+                                   for name, speeds in columns.items() if name != "plain file")
+                print(f"{row}, {how}: plain file {min(values):.0f} to {max(values):.0f}; of it {ratios}")
         if chosen.json:
             with open(chosen.json, "w") as file:
                 json.dump([{"row": row, "how": how, "mb_per_s": columns} for (row, how), columns in found.items()], file)
