@@ -33,8 +33,7 @@ constexpr std::string_view kIgnored[] = {"ro",       "rw",         "nosuid",
                                          "diratime", "nodiratime", "default_permissions"};
 
 // As the kernel shows them: who copies a line of the mount table means no other mount by them.
-constexpr std::string_view kShownWithValue[] = {
-    "user_id=", "group_id=", "rootmode=", "max_read=", "fsname=", "subtype="};
+constexpr std::string_view kShownWithValue[] = {"user_id=", "group_id=", "rootmode=", "max_read="};
 
 // realpath() of a dead mount's root fails, of its parent does not.
 Result<std::string> canonical_path(const std::string& path) {

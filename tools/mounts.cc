@@ -71,6 +71,24 @@ Result<std::string> look_at_mount_point(const std::string& path) {
   return canonical;
 }
 
+int remount(const MountRequest& request, const KeeperOptions& keeper, std::string_view program,
+            std::ostream& err) {
+  if (const Status done = remount_cakefs(keeper.mount); !done) {
+    err << program << ": " << printable(done.error().message) << '\n';
+    return kMountFailure;
+  }
+  // mount(8) adds those of fstab, so they are no error; but who typed one is to know.
+  const bool has_setting =
+      std::any_of(request.options.begin(), request.options.end(), [](const std::string& option) {
+        return option != "allow_other" &&
+               find_setting(std::string_view(option).substr(0, option.find('='))) != nullptr;
+      });
+  if (has_setting)
+    err << program << ": " << printable(keeper.mount.mount_point)
+        << ": settings stay as they are until it is unmounted and mounted again\n";
+  return 0;
+}
+
 }  // namespace
 
 Result<KeeperOptions> prepare_mount(const MountRequest& request, Config& config) {
@@ -113,28 +131,6 @@ Result<KeeperOptions> prepare_mount(const MountRequest& request, Config& config)
   keeper.arguments.insert(keeper.arguments.begin(), request.source);
   return keeper;
 }
-
-namespace {
-
-int remount(const MountRequest& request, const KeeperOptions& keeper, std::string_view program,
-            std::ostream& err) {
-  if (const Status done = remount_cakefs(keeper.mount); !done) {
-    err << program << ": " << printable(done.error().message) << '\n';
-    return kMountFailure;
-  }
-  // mount(8) adds those of fstab, so they are no error; but who typed one is to know.
-  const bool has_setting =
-      std::any_of(request.options.begin(), request.options.end(), [](const std::string& option) {
-        return option != "allow_other" &&
-               find_setting(std::string_view(option).substr(0, option.find('='))) != nullptr;
-      });
-  if (has_setting)
-    err << program << ": " << printable(keeper.mount.mount_point)
-        << ": settings stay as they are until it is unmounted and mounted again\n";
-  return 0;
-}
-
-}  // namespace
 
 int run_mount(const MountRequest& request, Config config, std::string_view program,
               std::ostream& err) {
