@@ -11,6 +11,8 @@ constexpr size_t kMaxTensorSizes = 1024;
 // The kernel reads a little more than it was asked for, at both ends.
 constexpr uint64_t kAlikeBytes = 2 * kMiB;
 // So much of a tensor is all of it.
+// So many tensors of a size were read whole, the last ones: so will be the next.
+constexpr unsigned kTrustedWholes = 3;
 constexpr double kWholePart = 0.98;
 constexpr unsigned kMaxMistakes = 8;
 
@@ -51,6 +53,19 @@ void RunLengths::stopped(uint64_t tensor_bytes, uint64_t run_bytes) {
   entry.times = last != 0 && is_alike ? entry.times + 1 : 1;
   std::rotate(entry.runs.begin(), entry.runs.end() - 1, entry.runs.end());
   entry.runs.front() = run_bytes;
+  // What the reader of the tensor before overshot into this one need not be asked for again.
+  const bool is_whole = run_bytes + std::min(kAlikeBytes, tensor_bytes / 4) >= tensor_bytes;
+  entry.wholes = is_whole ? entry.wholes + 1 : 0;
+}
+
+void RunLengths::was_no_run(uint64_t tensor_bytes) {
+  const auto found = by_tensor_bytes_.find(tensor_bytes);
+  if (found != by_tensor_bytes_.end()) found->second.wholes = 0;
+}
+
+bool RunLengths::reads_whole(uint64_t tensor_bytes) const {
+  const auto found = by_tensor_bytes_.find(tensor_bytes);
+  return found != by_tensor_bytes_.end() && found->second.wholes >= kTrustedWholes;
 }
 
 void RunLengths::went_on(uint64_t tensor_bytes) {

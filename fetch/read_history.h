@@ -47,6 +47,10 @@ class RunLengths {
   void stopped(uint64_t tensor_bytes, uint64_t run_bytes);
   // A run that was taken for stopped went on.
   void went_on(uint64_t tensor_bytes);
+  // What was taken for the begin of a run over all of such a tensor was none.
+  void was_no_run(uint64_t tensor_bytes);
+  // Whether runs in such tensors have lately been all of them.
+  bool reads_whole(uint64_t tensor_bytes) const;
   // What to expect of the next run in such a tensor, the shortest of late; nullopt: its end.
   std::optional<uint64_t> expected(uint64_t tensor_bytes) const;
 
@@ -54,6 +58,7 @@ class RunLengths {
   struct Entry {
     std::array<uint64_t, 4> runs{};  // the last ones, newest first; 0: none yet
     unsigned times = 0;              // alike, in a row
+    unsigned wholes = 0;             // all of the tensor, in a row
   };
   std::unordered_map<uint64_t, Entry> by_tensor_bytes_;
   double last_part_ = 1;  // of its tensor, for sizes that are new

@@ -15,6 +15,7 @@ constexpr uint64_t kSlackBytes = 4 * kMiB;
 constexpr uint64_t kReadAroundBytes = kMiB;
 // The kernel's own readahead has asked for so much more when its reader stops.
 constexpr uint64_t kOvershootBytes = 2 * kMiB;
+constexpr uint64_t kPageBytes = 4 * kKiB;
 constexpr uint64_t kFirstWindowBytes = 2 * kMiB;
 // A window is filled up again when so much of it was used, or half.
 constexpr uint64_t kRefillBytes = 12 * kMiB;
@@ -140,7 +141,8 @@ ByteRange Readahead::tensor_of(const Stream& stream) const {
 void Readahead::stop_idle(const Stream& current) {
   const size_t others = std::max<size_t>(alternating_streams(), 1);
   for (Stream& stream : streams_) {
-    if (&stream == &current || stream.has_stopped || !is_run(stream)) continue;
+    if (&stream == &current || stream.has_stopped) continue;
+    if (!is_run(stream) && stream.guessed_bytes == 0) continue;
     const uint64_t turn =
         std::clamp((stream.next - stream.start) / 4, kLeastTurnBytes, kMostTurnBytes);
     if (read_bytes_ - stream.seen_bytes > turn * others) stop(stream);
@@ -150,7 +152,10 @@ void Readahead::stop_idle(const Stream& current) {
 void Readahead::stop(Stream& stream) {
   stream.has_stopped = true;
   stream.window = 0;
-  if (!is_run(stream)) return;
+  if (!is_run(stream)) {
+    if (stream.guessed_bytes != 0) run_lengths_.was_no_run(stream.guessed_bytes);
+    return;
+  }
   const size_t last = extents_.find(stream.next - 1);
   const ByteRange tensor = tensor_of(stream);
   const uint64_t begin = std::max(stream.start, tensor.offset);
@@ -200,16 +205,45 @@ uint64_t Readahead::horizon(const Stream& stream) const {
   return std::max(stream.ahead, tensor.end()) + speculation_left();
 }
 
+bool Readahead::is_wasteful(const Stream& stream) const {
+  const uint64_t wasted = over(history_.unused_bytes(), over(stream.ahead, stream.next));
+  return wasted > history_.touched_bytes() / kPartWasted + kToleratedWaste;
+}
+
+uint64_t Readahead::most_ahead() const {
+  return std::max(window_limit() / std::max<size_t>(active_streams(), 1), kFirstWindowBytes);
+}
+
+ReadaheadAsk Readahead::ask_for_tensor(Stream& stream, ByteRange read, uint64_t limit_bytes) {
+  if (stream.window != 0 || is_wasteful(stream)) return {};
+  // The page that faulted is in the middle of what the kernel asks for.
+  const uint64_t touched = std::min(read.offset + read.length / 2 + kPageBytes, read.end() - 1);
+  const ByteRange tensor = extents_.run_of(extents_.find(touched));
+  // Its begin may be there already: the kernel goes on beyond the tensor that is read.
+  const bool is_begin =
+      read.offset <= tensor.offset ||
+      (read.offset <= tensor.offset + kOvershootBytes && history_.is_touched(tensor.offset));
+  if (!is_begin || !run_lengths_.reads_whole(tensor.length)) return {};
+  stream.ahead = std::max(stream.ahead, stream.next);
+  const uint64_t end =
+      std::min({tensor.end(), stream.next + most_ahead(), stream.ahead + limit_bytes});
+  if (end <= stream.ahead) return {};
+  stream.guessed_bytes = tensor.length;
+  ReadaheadAsk made;
+  made.bytes = {stream.ahead, end - stream.ahead};
+  history_.ask(made.bytes);
+  stream.window = made.bytes.length;
+  stream.ahead = end;
+  return made;
+}
+
 ReadaheadAsk Readahead::ask(Stream& stream, uint64_t limit_bytes) {
-  const uint64_t most =
-      std::max(window_limit() / std::max<size_t>(active_streams(), 1), kFirstWindowBytes);
+  const uint64_t most = most_ahead();
   stream.ahead = std::max(stream.ahead, stream.next);
   // Not for every read: fewer, larger ranges.  Not long either, or part of the link lies idle.
   const uint64_t refill = std::min(stream.window / 2, kRefillBytes);
   if (stream.window - std::min(stream.window, stream.ahead - stream.next) < refill) return {};
-  const uint64_t wasted = over(history_.unused_bytes(), stream.ahead - stream.next);
-  const bool is_wasteful = wasted > history_.touched_bytes() / kPartWasted + kToleratedWaste;
-  const uint64_t earned = stream.read_bytes / (is_wasteful ? 8 : 1);
+  const uint64_t earned = stream.read_bytes / (is_wasteful(stream) ? 8 : 1);
   const uint64_t grown = stream.window == 0 ? kFirstWindowBytes : 2 * stream.window;
   const uint64_t window = std::min(grown, std::min(most, std::max(earned, kFirstWindowBytes)));
 
@@ -243,7 +277,8 @@ ReadaheadAsk Readahead::on_access(ByteRange read, SteadyTime now, uint64_t limit
   Stream& stream = find_or_add(read.offset);
   advance(stream, read);
   stop_idle(stream);
-  if (!is_run(stream)) return {};
+  const ReadaheadAsk whole = ask_for_tensor(stream, read, limit_bytes);
+  if (whole.bytes.length != 0 || !is_run(stream)) return whole;
   return ask(stream, limit_bytes);
 }
 

@@ -19,10 +19,10 @@ struct ReadaheadAsk {
 // Follows the streams of one file, several at once: loaders read with many threads, each a run of
 // its own, through one handle or mapping.
 //
-// A lone touch asks for nothing.  A second, adjoining one makes a run, whose window doubles from
-// 2 MiB: to the end of the tensor, or as far as earlier runs in such tensors went; beyond the
-// tensor while that pays.  What was asked for and never read is held against it.  Confined to its
-// owner's lock.
+// A lone touch asks for nothing, unless it is of a tensor's begin and the last ones of that size
+// were read whole.  A second, adjoining one makes a run, whose window doubles from 2 MiB: to the
+// end of the tensor, or as far as earlier runs in such tensors went; beyond the tensor while that
+// pays.  What was asked for and never read is held against it.  Confined to its owner's lock.
 class Readahead {
  public:
   // `extents` outlives this.
@@ -38,14 +38,15 @@ class Readahead {
 
  private:
   struct Stream {
-    uint64_t start = 0;       // first byte of the run
-    uint64_t next = 0;        // end of what was read
-    uint64_t read_bytes = 0;  // less than next - start when parts were left out
-    uint64_t ahead = 0;       // end of what was asked for
-    uint64_t window = 0;      // bytes to keep ahead of `next`
-    uint64_t tensor_end = 0;  // of the last tensor that it surely reads
-    uint64_t seen_bytes = 0;  // read of the file in all, when this was last used
-    unsigned turns = 0;       // how often it was used after another one was
+    uint64_t start = 0;          // first byte of the run
+    uint64_t next = 0;           // end of what was read
+    uint64_t read_bytes = 0;     // less than next - start when parts were left out
+    uint64_t ahead = 0;          // end of what was asked for
+    uint64_t window = 0;         // bytes to keep ahead of `next`
+    uint64_t tensor_end = 0;     // of the last tensor that it surely reads
+    uint64_t seen_bytes = 0;     // read of the file in all, when this was last used
+    unsigned turns = 0;          // how often it was used after another one was
+    uint64_t guessed_bytes = 0;  // length of the tensor whose rest was asked for at its first touch
     bool has_stopped = false;
     bool has_skipped = false;  // by stopping, it left something out
   };
@@ -66,7 +67,11 @@ class Readahead {
   uint64_t speculation_left() const;
   // Where to stop asking for this stream, the file's end included.
   uint64_t horizon(const Stream& stream) const;
+  bool is_wasteful(const Stream& stream) const;
+  uint64_t most_ahead() const;  // for one stream
   ReadaheadAsk ask(Stream& stream, uint64_t limit_bytes);
+  // For the first touch of a tensor, when no run goes on there.
+  ReadaheadAsk ask_for_tensor(Stream& stream, ByteRange read, uint64_t limit_bytes);
 
   const Extents& extents_;
   const ReadaheadOptions options_;

@@ -157,6 +157,31 @@ TEST(Readahead, ShuffledTensorsAreReadAheadEach) {
   EXPECT_GE(ahead, 64u);
 }
 
+// Once some were read whole, at the first touch: by preads of 1 MiB, or by faults with 512 KiB
+// around them, which reach into the tensor before.
+TEST(Readahead, ATensorIsAskedForAtItsFirstTouchOnceSuchAreReadWhole) {
+  for (const bool is_mapped : {false, true}) {
+    Reading reader(tensors_of(16 * kMiB, 64));
+    unsigned at_once = 0;
+    for (unsigned i = 0; i < 64; i++) {
+      const uint64_t start = reader.tensor(i * 37 % 64) / (4 * kKiB) * (4 * kKiB);
+      const uint64_t first = is_mapped && start >= 512 * kKiB ? start - 512 * kKiB : start;
+      if (reader.touch(first, kMiB).bytes.end() >= start + 15 * kMiB) at_once++;
+      for (uint64_t at = first + kMiB; at < start + 16 * kMiB; at += kMiB) reader.touch(at, kMiB);
+    }
+    EXPECT_GE(at_once, is_mapped ? 36u : 48u);
+    EXPECT_LE(reader.fetched_bytes(), reader.file_bytes());
+  }
+}
+
+// A router's choice: first MiB of tensors of which others were read whole.
+TEST(Readahead, TheFirstTouchIsBelievedNoMoreOnceItWasWrong) {
+  Reading reader(tensors_of(16 * kMiB, 256));
+  for (unsigned i = 0; i < 8; i++) reader.read(reader.tensor(i * 37 % 256), 16 * kMiB);
+  for (unsigned i = 8; i < 128; i++) reader.touch(reader.tensor(i * 37 % 256), kMiB);
+  EXPECT_LE(reader.cost(8 * 16 * kMiB + 120 * kMiB), 1.3);
+}
+
 TEST(Readahead, RandomReadsOfTwoRequestsCostWhatTheyRead) {
   Reading reader(Extents::uniform(16 * kGiB));
   uint64_t at = 1;
