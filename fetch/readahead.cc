@@ -225,8 +225,11 @@ ReadaheadAsk Readahead::ask_for_tensor(Stream& stream, ByteRange read, uint64_t 
       (read.offset <= tensor.offset + kOvershootBytes && history_.is_touched(tensor.offset));
   if (!is_begin || !run_lengths_.reads_whole(tensor.length)) return {};
   stream.ahead = std::max(stream.ahead, stream.next);
-  const uint64_t end =
-      std::min({tensor.end(), stream.next + most_ahead(), stream.ahead + limit_bytes});
+  // Whose first fault reads before the tensor, its last one reads beyond, and waits for that.
+  const bool is_mapped = read.offset + kPageBytes < tensor.offset;
+  const uint64_t needed = tensor.end() + (is_mapped ? kReadAroundBytes * 3 / 2 : 0);
+  const uint64_t end = std::min(
+      {needed, extents_.file_bytes(), stream.next + most_ahead(), stream.ahead + limit_bytes});
   if (end <= stream.ahead) return {};
   stream.guessed_bytes = tensor.length;
   ReadaheadAsk made;
