@@ -11,9 +11,9 @@ constexpr size_t kMaxTensorSizes = 1024;
 // The kernel reads a little more than it was asked for, at both ends.
 constexpr uint64_t kAlikeBytes = 2 * kMiB;
 // So much of a tensor is all of it.
+constexpr double kWholePart = 0.98;
 // So many tensors of a size were read whole, the last ones: so will be the next.
 constexpr unsigned kTrustedWholes = 3;
-constexpr double kWholePart = 0.98;
 constexpr unsigned kMaxMistakes = 8;
 
 constexpr Millis kRatePeriod{50};

@@ -214,6 +214,13 @@ uint64_t Readahead::most_ahead() const {
   return std::max(window_limit() / std::max<size_t>(active_streams(), 1), kFirstWindowBytes);
 }
 
+ByteRange Readahead::ask_until(Stream& stream, uint64_t end) {
+  const ByteRange bytes{stream.ahead, end - stream.ahead};
+  history_.ask(bytes);
+  stream.ahead = end;
+  return bytes;
+}
+
 ReadaheadAsk Readahead::ask_for_tensor(Stream& stream, ByteRange read, uint64_t limit_bytes) {
   if (stream.window != 0 || is_wasteful(stream)) return {};
   // The page that faulted is in the middle of what the kernel asks for.
@@ -232,12 +239,8 @@ ReadaheadAsk Readahead::ask_for_tensor(Stream& stream, ByteRange read, uint64_t 
       {needed, extents_.file_bytes(), stream.next + most_ahead(), stream.ahead + limit_bytes});
   if (end <= stream.ahead) return {};
   stream.guessed_bytes = tensor.length;
-  ReadaheadAsk made;
-  made.bytes = {stream.ahead, end - stream.ahead};
-  history_.ask(made.bytes);
-  stream.window = made.bytes.length;
-  stream.ahead = end;
-  return made;
+  stream.window = end - stream.ahead;
+  return {ask_until(stream, end), {}};
 }
 
 ReadaheadAsk Readahead::ask(Stream& stream, uint64_t limit_bytes) {
@@ -265,9 +268,7 @@ ReadaheadAsk Readahead::ask(Stream& stream, uint64_t limit_bytes) {
       end - stream.ahead < std::clamp(window / 4, kFirstWindowBytes, kRefillBytes);
   if (is_crumb && end != wanted && end != file_bytes) return made;
   if (is_crumb && wanted > stream.tensor_end && end != file_bytes) return made;
-  made.bytes = {stream.ahead, end - stream.ahead};
-  history_.ask(made.bytes);
-  stream.ahead = end;
+  made.bytes = ask_until(stream, end);
   stream.window = window;
   return made;
 }

@@ -69,6 +69,8 @@ class Readahead {
   uint64_t horizon(const Stream& stream) const;
   bool is_wasteful(const Stream& stream) const;
   uint64_t most_ahead() const;  // for one stream
+  // From what was asked for; `end` is beyond that.
+  ByteRange ask_until(Stream& stream, uint64_t end);
   ReadaheadAsk ask(Stream& stream, uint64_t limit_bytes);
   // For the first touch of a tensor, when no run goes on there.
   ReadaheadAsk ask_for_tensor(Stream& stream, ByteRange read, uint64_t limit_bytes);

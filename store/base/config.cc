@@ -63,12 +63,11 @@ Result<Config> Config::load(const ConfigSources& sources) {
     if (!file.empty()) CAKE_TRY(config.load_file(file));
   if (!sources.find_variable) return config;
   for (const Setting& setting : all_settings()) {
-    Setting opposite = setting;
-    opposite.key = setting.opposite;
+    // The last one wins.
     const std::pair<std::string_view, std::string> names[] = {
         {setting.key, std::string(setting.shared_variable)},
-        {setting.key, setting_variable(setting)},
-        {opposite.key, opposite.key.empty() ? "" : setting_variable(opposite)}};
+        {setting.key, setting_variable(setting.key)},
+        {setting.opposite, setting_variable(setting.opposite)}};
     for (const auto& [key, name] : names) {
       if (name.empty()) continue;
       const std::optional<std::string> value = sources.find_variable(name);

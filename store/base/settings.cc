@@ -163,9 +163,10 @@ const Setting* find_setting(std::string_view key) {
   return nullptr;
 }
 
-std::string setting_variable(const Setting& setting) {
+std::string setting_variable(std::string_view key) {
+  if (key.empty()) return {};
   std::string name = "CAKE_";
-  for (const char letter : setting.key)
+  for (const char letter : key)
     name += letter >= 'a' && letter <= 'z' ? static_cast<char>(letter - 'a' + 'A') : letter;
   return name;
 }

@@ -41,8 +41,8 @@ struct Setting {
 
 std::span<const Setting> all_settings();
 const Setting* find_setting(std::string_view key);  // nullptr when unknown
-// "CAKE_CACHE_SIZE"
-std::string setting_variable(const Setting& setting);
+// "CAKE_CACHE_SIZE" of "cache_size"; empty for the empty key.
+std::string setting_variable(std::string_view key);
 // "size", "80%", "yes|no", "auto|raw|zstd": what may be written behind the `=`.
 std::string setting_syntax(const Setting& setting);
 

@@ -5,9 +5,9 @@
 
 Columns: the plain file on the same disk; curl, rclone mount and httpdirfs from an nginx on this
 machine; bindfs of the plain file's folder, for what the kernel's FUSE page cache can give; cakefs from
-`cake serve` on this machine, the second time with the file materialized (passthrough).  Rows: cold (nothing local, page cache dropped),
-warm (in the local store or cache, page cache dropped), hot (page cache), each read sequentially
-and through mmap.  Medians of the rounds, columns taken in turn within each round; the plain file's
+`cake serve` on this machine, the second time with the file materialized (passthrough).  Rows: cold
+(nothing local, page cache dropped), warm (in the local store or cache, page cache dropped), hot (page
+cache), each read sequentially and through mmap.  Medians of the rounds, columns taken in turn within each round; the plain file's
 own spread is printed because machines are shared.  What is not installed is left out.
 CAKE_BIN names the program; default build/dev/cake.
 """
@@ -252,9 +252,9 @@ def main():
         bench.check_bytes()
         bench.materialize()
         systems = {"plain file": bench.measure_plain, "curl": bench.measure_curl,
-                   "cakefs": lambda read: bench.measure_mount(bench.cake_start, read)}
-        systems["cakefs, materialized"] = lambda read: bench.measure_local(
-            lambda: bench.cake_start(False, "hot"), read)
+                   "cakefs": lambda read: bench.measure_mount(bench.cake_start, read),
+                   "cakefs, materialized":
+                       lambda read: bench.measure_local(lambda: bench.cake_start(False, "hot"), read)}
         if shutil.which("bindfs"):
             systems["bindfs"] = lambda read: bench.measure_local(bench.bindfs_start, read)
         if bench.nginx and shutil.which("rclone"):
