@@ -39,8 +39,7 @@ std::array<size_t, kMaxPlanes + 1> plane_offsets(const TransformShape& shape, si
 
 struct EncodeMemory {
   std::array<uint8_t, kMaxPlanesBytes> planes;
-  std::array<uint8_t, kMaxPlain> out;
-  RansWriter rans;
+  PlaneMemory coding;
 };
 EncodeMemory& encode_memory() {
   thread_local const auto memory = std::make_unique_for_overwrite<EncodeMemory>();
@@ -63,34 +62,47 @@ bool split(const CodecKernels& kernels, const Plan& plan, const TransformShape& 
   return true;
 }
 
-Result<std::optional<size_t>> write_frame(const CodecKernels& kernels, EntropyCoder coder,
+// nullopt when the frame would take more than `limit`.
+Result<std::optional<Buffer>> write_frame(const CodecKernels& kernels, EntropyCoder coder,
                                           const Plan& plan, const TransformShape& shape,
                                           ByteSpan plain, EncodeMemory& memory, size_t limit) {
   const size_t count = plain.size() / shape.element_bytes;
   const ByteSpan tail = plain.subspan(count * shape.element_bytes);
   const size_t head = kHeadBytes + shape.planes * kPlaneEntryBytes;
-  if (head + tail.size() > limit) return std::nullopt;
-  const std::span<uint8_t> out(memory.out.data(), limit - tail.size());
-  out[0] = kVersion;
-  out[1] = static_cast<uint8_t>(plan.transform);
-  out[2] = plan.bias;
-  out[3] = static_cast<uint8_t>(shape.planes);
   const auto offsets = plane_offsets(shape, count);
-  size_t at = head;
+  // Where the coded plane is most of an element exact shares are worth their time: FP8 and int8
+  // get 0.05 % smaller, the others 0.02 %.
+  const size_t count_every = shape.element_bytes == 1 ? 1 : 8;
+  Buffer frame;
+  const auto append = [&](ByteSpan bytes) {
+    frame.insert(frame.end(), bytes.begin(), bytes.end());
+  };
   for (unsigned i = 0; i < shape.planes; i++) {
     const std::span<const uint8_t> plane(memory.planes.data() + offsets[i],
                                          offsets[i + 1] - offsets[i]);
-    const auto encoded = CAKE_TRY(
-        plan.has_matches ? encode_matching_plane(plane, out.subspan(at))
-                         : encode_plane(plane, coder, kernels, memory.rans, out.subspan(at)));
-    if (!encoded) return std::nullopt;
-    const auto entry =
-        static_cast<uint32_t>(static_cast<size_t>(encoded->coding) | encoded->bytes << 8);
-    store_le(reinterpret_cast<std::byte*>(&out[kHeadBytes + i * kPlaneEntryBytes]), entry);
-    at += encoded->bytes;
+    const EncodedPlane encoded = CAKE_TRY(
+        plan.has_matches ? encode_matching_plane(plane, memory.coding)
+                         : encode_plane(plane, coder, count_every, kernels, memory.coding));
+    if (i == 0) {
+      // The others may be raw, but no larger.
+      frame.reserve(std::min(
+          limit, head + encoded.bytes.size() + offsets[shape.planes] - offsets[1] + tail.size()));
+      frame.resize(head);
+    }
+    if (frame.size() + encoded.bytes.size() + tail.size() > limit) return std::nullopt;
+    append(std::as_bytes(encoded.bytes));
+    store_le(
+        &frame[kHeadBytes + i * kPlaneEntryBytes],
+        static_cast<uint32_t>(static_cast<size_t>(encoded.coding) | encoded.bytes.size() << 8));
   }
-  std::copy_n(as_u8(tail), tail.size(), memory.out.data() + at);
-  return at + tail.size();
+  append(tail);
+  frame[0] = std::byte{kVersion};
+  frame[1] = static_cast<std::byte>(plan.transform);
+  frame[2] = std::byte{plan.bias};
+  frame[3] = static_cast<std::byte>(shape.planes);
+  // It waits for the disk in a queue that is counted by sizes.
+  if (frame.capacity() - frame.size() > frame.size() / 8) frame.shrink_to_fit();
+  return frame;
 }
 
 }  // namespace
@@ -112,11 +124,7 @@ Result<std::optional<Buffer>> FloatPlanesCodec::encode(ByteSpan plain, Dtype dty
     shape = transform_shape(used.transform);
     CAKE_CHECK(split(kernels_, used, shape, plain, memory));
   }
-  const auto size = CAKE_TRY(
-      write_frame(kernels_, coder_, used, shape, plain, memory, worthwhile_bytes(plain.size())));
-  if (!size) return std::nullopt;
-  const auto* const begin = reinterpret_cast<const std::byte*>(memory.out.data());
-  return Buffer(begin, begin + *size);
+  return write_frame(kernels_, coder_, used, shape, plain, memory, worthwhile_bytes(plain.size()));
 }
 
 // --- Decoding ---
@@ -201,11 +209,17 @@ class BlockReader {
   }
 
   // The block that begins at element `at`.
-  Result<const uint8_t*> next(size_t at, size_t count) {
+  Result<const uint8_t*> next(size_t at, size_t count, std::span<const uint8_t> ahead) {
     if (is_constant_) return block_.data();
     if (!rans_) return plane_ + packed_bytes(bits_, at);
-    CAKE_TRY(rans_->next(block_.first(count)));
+    CAKE_TRY(rans_->next(block_.first(count), ahead));
     return block_.data();
+  }
+  // The same, where it is read in place.
+  std::span<const uint8_t> in_place(size_t at, size_t count) const {
+    if (is_constant_ || rans_) return {};
+    const size_t begin = packed_bytes(bits_, at);
+    return {plane_ + begin, packed_bytes(bits_, at + count) - begin};
   }
 
   Status finish() const { return rans_ ? rans_->finish() : Status(); }
@@ -232,9 +246,12 @@ Status FloatPlanesCodec::decode(ByteSpan encoded, MutableByteSpan plain) const {
   auto* const out = reinterpret_cast<uint8_t*>(plain.data());
   for (size_t at = 0; at < frame.count; at += kBlockElements) {
     const size_t count = std::min(kBlockElements, frame.count - at);
+    // As good as noise, and large: most of what is read from memory.
+    const std::span<const uint8_t> last_plane =
+        readers[frame.shape.planes - 1]->in_place(at, count);
     ConstPlanePointers planes{};
     for (unsigned i = 0; i < frame.shape.planes; i++)
-      planes[i] = CAKE_TRY(readers[i]->next(at, count));
+      planes[i] = CAKE_TRY(readers[i]->next(at, count, last_plane));
     merge_block(kernels_, frame.transform, frame.bias, planes, count,
                 out + at * frame.shape.element_bytes);
   }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "store/codec/histogram.h"
 #include "store/codec/zstd.h"
 
 namespace cake {
@@ -21,44 +22,22 @@ Error corrupt_plane(std::string_view reason) {
   return Error{Errc::corrupt, cat("plane: ", reason)};
 }
 
-// Counts every 32nd line of 64 bytes, or more of a short plane.
-void count_lines(std::span<const uint8_t> plane, std::span<uint32_t, 256> counts) {
-  constexpr size_t kLine = 64;
-  const size_t stride = std::clamp<size_t>(plane.size() / (8 * kKiB), 1, 32) * kLine;
-  // Equal neighbours would wait for each other in one table.
-  uint32_t partial[4][256] = {};
-  for (size_t at = 0; at < plane.size(); at += stride) {
-    const std::span<const uint8_t> line = plane.subspan(at, std::min(kLine, plane.size() - at));
-    for (size_t i = 0; i < line.size(); i++) partial[i % 4][line[i]]++;
-  }
-  for (size_t v = 0; v < 256; v++)
-    counts[v] = partial[0][v] + partial[1][v] + partial[2][v] + partial[3][v];
+// Every 32nd line of 64 bytes is looked at, or more of a short plane.
+size_t lines_to_skip(size_t plane_bytes) {
+  return std::clamp<size_t>(plane_bytes / (8 * kKiB), 1, 32);
 }
 
 bool is_constant(std::span<const uint8_t> plane) {
   return std::memcmp(plane.data(), plane.data() + 1, plane.size() - 1) == 0;
 }
 
-std::optional<EncodedPlane> store_raw(std::span<const uint8_t> plane, std::span<uint8_t> out) {
-  if (plane.size() > out.size()) return std::nullopt;
-  std::copy(plane.begin(), plane.end(), out.begin());
-  return EncodedPlane{PlaneCoding::raw, plane.size()};
-}
-
-Result<std::optional<EncodedPlane>> store_zstd(std::span<const uint8_t> plane, bool matches,
-                                               std::span<uint8_t> out) {
-  const auto size = CAKE_TRY(
-      zstd_encode_plane(std::as_bytes(plane), matches,
-                        std::as_writable_bytes(out.first(std::min(out.size(), plane.size())))));
-  if (!size) return std::nullopt;
-  return EncodedPlane{PlaneCoding::zstd, *size};
-}
-
-std::optional<EncodedPlane> store_rans(std::span<const uint8_t> plane, const CodecKernels& kernels,
-                                       RansWriter& rans, std::span<uint8_t> out) {
-  const auto size = rans.encode(plane, out.first(std::min(out.size(), plane.size())), kernels);
-  if (!size) return std::nullopt;
-  return EncodedPlane{PlaneCoding::rans, *size};
+// The plane itself where it does not fit less.
+Result<EncodedPlane> store_zstd(std::span<const uint8_t> plane, bool matches, PlaneMemory& memory) {
+  const std::span<uint8_t> room(memory.zstd.data(), plane.size());
+  const auto size =
+      CAKE_TRY(zstd_encode_plane(std::as_bytes(plane), matches, std::as_writable_bytes(room)));
+  if (!size) return EncodedPlane{PlaneCoding::raw, plane};
+  return EncodedPlane{PlaneCoding::zstd, room.first(*size)};
 }
 
 }  // namespace
@@ -101,52 +80,38 @@ double rans_bits(std::span<const uint32_t, 256> counts) {
   return bits;
 }
 
-Result<std::optional<EncodedPlane>> encode_plane(std::span<const uint8_t> plane, EntropyCoder coder,
-                                                 const CodecKernels& kernels, RansWriter& rans,
-                                                 std::span<uint8_t> out) {
-  if (plane.empty()) return EncodedPlane{PlaneCoding::raw, 0};
+Result<EncodedPlane> encode_plane(std::span<const uint8_t> plane, EntropyCoder coder,
+                                  size_t count_every, const CodecKernels& kernels,
+                                  PlaneMemory& memory) {
+  EncodedPlane best{PlaneCoding::raw, plane};
+  if (plane.empty()) return best;
   std::array<uint32_t, 256> counts;
-  count_lines(plane, counts);
+  count_lines(plane, lines_to_skip(plane.size()), counts);
   uint64_t total = 0;
   uint32_t most = 0;
   for (const uint32_t count : counts) total += count, most = std::max(most, count);
-  if (most == total && is_constant(plane)) {
-    if (out.empty()) return std::nullopt;
-    out[0] = plane[0];
-    return EncodedPlane{PlaneCoding::constant, 1};
-  }
+  if (most == total && is_constant(plane))
+    return EncodedPlane{PlaneCoding::constant, plane.first(1)};
   const double bits = entropy_bits(counts);
-  if (bits > kRawAboveBits) return store_raw(plane, out);
+  if (bits > kRawAboveBits) return best;
 
-  std::optional<EncodedPlane> best;
-  const auto keep = [&](std::optional<EncodedPlane> candidate) {
-    if (candidate && (!best || candidate->bytes < best->bytes)) best = candidate;
+  const auto keep = [&](const EncodedPlane& candidate) {
+    if (candidate.bytes.size() < best.bytes.size()) best = candidate;
   };
   // Tables and states of rans do not pay for a short plane, nor its escapes for one of more than 63
   // values of like frequency; zstd's Huffman codes lose about a hundredth.
   const auto bytes = static_cast<double>(plane.size()) / 8;
   const bool rans_fits = bytes * rans_bits(counts) + 320 < 1.01 * bytes * bits + 40;
-  if (static_cast<double>(most) > kRunsAboveShare * static_cast<double>(total)) {
-    Buffer matched(plane.size());
-    const std::span<uint8_t> room(reinterpret_cast<uint8_t*>(matched.data()), matched.size());
-    keep(CAKE_TRY(store_zstd(plane, true, room)));
-    keep(store_rans(plane, kernels, rans, out));
-    if (best && best->coding == PlaneCoding::zstd) {
-      if (best->bytes > out.size()) return std::nullopt;
-      std::memcpy(out.data(), matched.data(), best->bytes);
-    }
-  } else if (coder == EntropyCoder::rans && rans_fits) {
-    keep(store_rans(plane, kernels, rans, out));
-  } else {
-    keep(CAKE_TRY(store_zstd(plane, false, out)));
-  }
-  if (!best) return store_raw(plane, out);
+  const bool has_runs = static_cast<double>(most) > kRunsAboveShare * static_cast<double>(total);
+  const bool wants_rans = coder == EntropyCoder::rans && rans_fits;
+  if (has_runs || !wants_rans) keep(CAKE_TRY(store_zstd(plane, has_runs, memory)));
+  if (has_runs || wants_rans)
+    keep({PlaneCoding::rans, memory.rans.encode(plane, count_every, kernels)});
   return best;
 }
 
-Result<std::optional<EncodedPlane>> encode_matching_plane(std::span<const uint8_t> plane,
-                                                          std::span<uint8_t> out) {
-  return store_zstd(plane, true, out);
+Result<EncodedPlane> encode_matching_plane(std::span<const uint8_t> plane, PlaneMemory& memory) {
+  return store_zstd(plane, true, memory);
 }
 
 namespace {

@@ -1,7 +1,7 @@
 // One plane of a frame: how its bytes are stored, chosen by a sample.
 #pragma once
 
-#include <optional>
+#include <array>
 #include <span>
 
 #include "store/base/bytes.h"
@@ -22,18 +22,23 @@ double entropy_bits(std::span<const uint32_t, 256> counts);
 // The same, with the coder's own losses.
 double rans_bits(std::span<const uint32_t, 256> counts);
 
-// Appends a plane's encoding at `out`.  nullopt when that has no room.
+// What encoding planes of up to 1 MiB takes; one a thread.
+struct PlaneMemory {
+  RansWriter rans;
+  std::array<uint8_t, kMiB> zstd;
+};
+// The bytes are the plane's own, or the memory's until it is used again.
 struct EncodedPlane {
   PlaneCoding coding = PlaneCoding::raw;
-  size_t bytes = 0;
+  std::span<const uint8_t> bytes;
 };
-// As whatever is smallest by estimate.
-Result<std::optional<EncodedPlane>> encode_plane(std::span<const uint8_t> plane, EntropyCoder coder,
-                                                 const CodecKernels& kernels, RansWriter& rans,
-                                                 std::span<uint8_t> out);
+// As whatever is smallest by estimate, and never larger than the plane.  For rans `count_every` of
+// RansWriter.
+Result<EncodedPlane> encode_plane(std::span<const uint8_t> plane, EntropyCoder coder,
+                                  size_t count_every, const CodecKernels& kernels,
+                                  PlaneMemory& memory);
 // With zstd, matches included.
-Result<std::optional<EncodedPlane>> encode_matching_plane(std::span<const uint8_t> plane,
-                                                          std::span<uint8_t> out);
+Result<EncodedPlane> encode_matching_plane(std::span<const uint8_t> plane, PlaneMemory& memory);
 
 // Decodes a whole plane; `encoded` is hostile.
 Status decode_plane(PlaneCoding coding, std::span<const uint8_t> encoded,

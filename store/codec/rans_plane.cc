@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstring>
 
+#include "store/codec/histogram.h"
+
 namespace cake {
 
 namespace {
@@ -16,27 +18,6 @@ constexpr size_t kMaxSegments = kMaxPlane / kRansSegment;
 constexpr size_t kMaxTableBytes = 1 + 2 * kRansEntries + kRansEntries + 4 + 256;
 Error corrupt_rans(std::string_view reason) {
   return Error{Errc::corrupt, cat("rans: ", reason)};
-}
-
-// Values are counted on every 4th line of 64 bytes of a segment: the encoder needs shares, and
-// what the sample missed becomes an escape.
-void count_sample(const uint8_t* in, size_t count, uint32_t* counts) {
-  constexpr size_t kLine = 64;
-  const size_t stride = count >= kRansSegment ? 4 * kLine : kLine;
-  uint32_t partial[4][256] = {};
-  for (size_t at = 0; at < count; at += stride) {
-    const size_t size = std::min(kLine, count - at);
-    size_t i = at;
-    for (; i + 4 <= at + size; i += 4) {
-      partial[0][in[i]]++;
-      partial[1][in[i + 1]]++;
-      partial[2][in[i + 2]]++;
-      partial[3][in[i + 3]]++;
-    }
-    for (; i < at + size; i++) partial[0][in[i]]++;
-  }
-  for (size_t v = 0; v < 256; v++)
-    counts[v] = partial[0][v] + partial[1][v] + partial[2][v] + partial[3][v];
 }
 
 // The values that get slots, ascending, with their shares of the sample.
@@ -101,18 +82,21 @@ struct RansWriter::Memory {
   std::array<uint8_t, kRansSegment + 32> escaped;
   // The tables as they are stored; escapes take at most a byte each.
   std::array<uint8_t, kMaxPlane + kMaxSegments * kMaxTableBytes> headers;
-  // Filled from its end; encoders may change a few bytes below.
-  std::array<uint8_t, 64 + kMaxPlane> stream;
+  // Filled from its end: the stream, of which encoders may change a few bytes below; before it the
+  // tables, and the head.
+  std::array<uint8_t, kHeadBytes + std::tuple_size_v<decltype(headers)> + 64 + kMaxPlane> out;
 
-  uint8_t* write_table(std::span<const uint8_t> segment, size_t number, const CodecKernels& kernels,
-                       uint8_t* at);
+  uint8_t* write_table(std::span<const uint8_t> segment, size_t number, size_t count_every,
+                       const CodecKernels& kernels, uint8_t* at);
 };
 
 // Chooses the table of a segment, maps its bytes to entries, and appends its header at `at`.
 uint8_t* RansWriter::Memory::write_table(std::span<const uint8_t> segment, size_t number,
-                                         const CodecKernels& kernels, uint8_t* at) {
+                                         size_t count_every, const CodecKernels& kernels,
+                                         uint8_t* at) {
   std::array<uint32_t, 256> counts;
-  count_sample(segment.data(), segment.size(), counts.data());
+  // Shares are what counts; a value that a sample missed becomes an escape.
+  count_lines(segment, segment.size() < kRansSegment ? 1 : count_every, counts);
   Alphabet alphabet = choose_alphabet(counts.data());
   std::array<uint8_t, 256> map;
   map.fill(static_cast<uint8_t>(alphabet.size));
@@ -173,8 +157,8 @@ uint8_t* RansWriter::Memory::write_table(std::span<const uint8_t> segment, size_
 RansWriter::RansWriter() : memory_(std::make_unique_for_overwrite<Memory>()) {}
 RansWriter::~RansWriter() = default;
 
-std::optional<size_t> RansWriter::encode(std::span<const uint8_t> plane, std::span<uint8_t> out,
-                                         const CodecKernels& kernels) {
+std::span<const uint8_t> RansWriter::encode(std::span<const uint8_t> plane, size_t count_every,
+                                            const CodecKernels& kernels) {
   CAKE_CHECK(plane.size() <= kMaxPlane);
   Memory& memory = *memory_;
   const size_t segments = (plane.size() + kRansSegment - 1) / kRansSegment;
@@ -183,25 +167,22 @@ std::optional<size_t> RansWriter::encode(std::span<const uint8_t> plane, std::sp
     return plane.subspan(begin, std::min(kRansSegment, plane.size() - begin));
   };
   uint8_t* at = memory.headers.data();
-  for (size_t i = 0; i < segments; i++) at = memory.write_table(segment(i), i, kernels, at);
+  for (size_t i = 0; i < segments; i++)
+    at = memory.write_table(segment(i), i, count_every, kernels, at);
   const auto tables_bytes = static_cast<size_t>(at - memory.headers.data());
-  if (kHeadBytes + tables_bytes > out.size()) return std::nullopt;
 
   RansStates states = RansStates::initial();
-  uint8_t* const stream_end = memory.stream.data() + memory.stream.size();
-  uint8_t* stream = stream_end;
+  uint8_t* const end = memory.out.data() + memory.out.size();
+  uint8_t* begin = end;
   for (size_t i = segments; i-- > 0;)
-    stream = kernels.rans_encode(states, memory.tables[i], memory.entries.data() + i * kRansSegment,
-                                 segment(i).size(), stream);
-  const auto stream_bytes = static_cast<size_t>(stream_end - stream);
-  const size_t total = kHeadBytes + tables_bytes + stream_bytes;
-  if (total > out.size()) return std::nullopt;
-  uint8_t* to = std::copy(states.low.begin(), states.low.end(), out.data());
+    begin = kernels.rans_encode(states, memory.tables[i], memory.entries.data() + i * kRansSegment,
+                                segment(i).size(), begin);
+  begin -= kHeadBytes + tables_bytes;
+  uint8_t* to = std::copy(states.low.begin(), states.low.end(), begin);
   to = std::copy(states.high.begin(), states.high.end(), to);
   store_le(reinterpret_cast<std::byte*>(to), static_cast<uint32_t>(tables_bytes));
-  to = std::copy_n(memory.headers.data(), tables_bytes, to + 4);
-  std::copy_n(stream, stream_bytes, to);
-  return total;
+  std::copy_n(memory.headers.data(), tables_bytes, to + 4);
+  return {begin, end};
 }
 
 // --- Reader ---
@@ -266,41 +247,68 @@ Status RansReader::read_table(size_t symbols, RansTable& table, Escapes& escapes
 
 namespace {
 
-// Puts the escaped values where `where` says; false when there are more than given.
+// Where the bits of `where` are set; room for two more is needed.  Processors cannot foresee which
+// words have any, or how many: so what may be too much is written, and does not count.
+size_t list_positions(std::span<const uint32_t> where, uint16_t* positions) {
+  std::array<uint16_t, kRansSegment / 32> words;  // that have any
+  size_t word_count = 0;
+  for (size_t word = 0; word < where.size(); word++) {
+    words[word_count] = static_cast<uint16_t>(word);
+    word_count += where[word] != 0;
+  }
+  size_t count = 0;
+  for (size_t i = 0; i < word_count; i++) {
+    const size_t base = size_t{32} * words[i];
+    uint32_t left = where[words[i]];
+    positions[count++] = static_cast<uint16_t>(base + std::countr_zero(left));
+    left &= left - 1;
+    constexpr uint32_t kAny = uint32_t{1} << 31;
+    positions[count] = static_cast<uint16_t>(base + std::countr_zero(left | kAny));
+    count += left != 0;
+    for (left &= left - 1; left != 0; left &= left - 1)
+      positions[count++] = static_cast<uint16_t>(base + std::countr_zero(left));
+  }
+  return count;
+}
+
+// Puts the escaped values where `where` says; false when these are not `count`.
 bool patch(std::span<uint8_t> out, std::span<const uint32_t> where, size_t count,
            std::span<const uint8_t> rare, std::span<const uint8_t> indices) {
+  std::array<uint16_t, kRansSegment + 2> positions;
+  if (list_positions(where, positions.data()) != count) return false;
+  std::array<uint8_t, 256> values{};
+  std::copy(rare.begin(), rare.end(), values.begin());
   const unsigned width = index_width(static_cast<unsigned>(rare.size()));
-  uint32_t bits = 0;
-  unsigned held = 0;
-  size_t next = 0, done = 0;
-  for (size_t word = 0; word < where.size(); word++) {
-    for (uint32_t left = where[word]; left != 0; left &= left - 1) {
-      if (done++ == count) return false;
-      if (held < width) {
-        bits |= uint32_t{indices[next++]} << held;
-        held += 8;
-      }
-      const uint32_t index = bits & ((1U << width) - 1);
-      bits >>= width;
-      held -= width;
-      if (index >= rare.size()) return false;
-      out[32 * word + static_cast<unsigned>(std::countr_zero(left))] = rare[index];
-    }
+  size_t most = 0, bit = 0;
+  for (size_t i = 0; i < count; i++, bit += width) {
+    const size_t at = bit / 8;
+    unsigned bits = at < indices.size() ? indices[at] : 0;
+    if (at + 1 < indices.size()) bits |= static_cast<unsigned>(indices[at + 1]) << 8;
+    const size_t index = bits >> bit % 8 & ((1U << width) - 1);
+    most = std::max(most, index);
+    out[positions[i]] = values[index];
   }
-  return done == count;
+  return most < rare.size();
 }
 
 }  // namespace
 
-Status RansReader::next(std::span<uint8_t> out) {
+Status RansReader::next(std::span<uint8_t> out, std::span<const uint8_t> ahead) {
+  // As many lines as a core waits for at a time come while as many bytes are decoded.
+  constexpr size_t kPieceBytes = 2 * kKiB, kLineBytes = 64;
   RansTable table;
   Escapes escapes;
   CAKE_TRY(read_table(out.size(), table, escapes));
   std::array<uint32_t, kRansSegment / 32> where;
   const uint8_t* const end = stream_.data() + stream_.size();
-  const uint8_t* const at = kernels_->rans_decode(states_, table, stream_.data(), end, out.data(),
-                                                  out.size(), where.data());
-  if (at == nullptr) return corrupt_rans("truncated stream");
+  const uint8_t* at = stream_.data();
+  for (size_t done = 0; done < out.size(); done += kPieceBytes) {
+    const size_t size = std::min(kPieceBytes, out.size() - done);
+    for (size_t line = 0; line < kPieceBytes; line += kLineBytes)
+      if (done + line < ahead.size()) __builtin_prefetch(&ahead[done + line], 0, 2);
+    at = kernels_->rans_decode(states_, table, at, end, &out[done], size, &where[done / 32]);
+    if (at == nullptr) return corrupt_rans("truncated stream");
+  }
   stream_ = {at, end};
   if (table.escape != kNoEscape && !patch(out, std::span(where).first((out.size() + 31) / 32),
                                           escapes.count, escapes.rare, escapes.indices))

@@ -17,9 +17,10 @@ class RansWriter {
  public:
   RansWriter();
   ~RansWriter();
-  // Answers how much of `out` was written; nullopt when it has no room.
-  std::optional<size_t> encode(std::span<const uint8_t> plane, std::span<uint8_t> out,
-                               const CodecKernels& kernels);
+  // Of the lines of 64 bytes every `count_every`-th is counted.  The answer is the writer's until
+  // the next call.
+  std::span<const uint8_t> encode(std::span<const uint8_t> plane, size_t count_every,
+                                  const CodecKernels& kernels);
 
  private:
   struct Memory;
@@ -32,8 +33,9 @@ class RansReader {
  public:
   static Result<RansReader> open(std::span<const uint8_t> encoded, size_t plane_bytes,
                                  const CodecKernels& kernels);
-  // The next segment: kRansSegment bytes, or what is left.
-  Status next(std::span<uint8_t> out);
+  // The next segment: kRansSegment bytes, or what is left.  Meanwhile memory brings `ahead`, which is
+  // no longer and will be read next.
+  Status next(std::span<uint8_t> out, std::span<const uint8_t> ahead = {});
   // After the last segment: that nothing is left over.
   Status finish() const;
 

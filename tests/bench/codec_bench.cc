@@ -5,7 +5,9 @@
 //
 // A sample is the tensors' bytes without a header; whole chunks of 1 MiB of its beginning are used.
 // Every codec takes every chunk once a round, and each chunk is compared in the first round;
-// figures are medians.  One thread, then (float_planes only) one a core.  A peer is a library with
+// figures are medians.  What is encoded was copied just before, so caches have it, as they have a
+// chunk that was hashed; what is decoded comes from memory, as from the disk.  Encoders answer
+// memory of their own.  One thread, then (float_planes only) one a core.  A peer is a library with
 //   void* peer_compress(void* in, size_t n, int dtype, size_t* size)   (may change its input)
 //   void* peer_decompress(const void* in, size_t size, int dtype, size_t n)
 // that answer memory for free(); dtype counts as above.
@@ -30,11 +32,11 @@ namespace {
 
 using namespace cake;
 
-// encode answers the encoded size, decode where the plain bytes are: in `plain` or memory of its
-// own until the next call.  Both get buffers of a chunk or more.
+// Both answer bytes that are in the buffer given, or memory of their own until the next call.
+// Buffers have room for a chunk or more; `plain` may change.
 struct Subject {
   std::string name;
-  std::function<size_t(ByteSpan plain, MutableByteSpan out)> encode;
+  std::function<ByteSpan(MutableByteSpan plain, MutableByteSpan out)> encode;
   std::function<const std::byte*(ByteSpan encoded, MutableByteSpan plain)> decode;
   bool is_ours = false;
 };
@@ -51,12 +53,12 @@ struct Figures {
 Subject planes(EntropyCoder coder, const CodecKernels& kernels, Dtype dtype) {
   const auto codec = std::make_shared<FloatPlanesCodec>(coder, kernels);
   return {cat("planes, ", coder == EntropyCoder::rans ? "rans" : "zstd", ", ", kernels.name),
-          [codec, dtype](ByteSpan plain, MutableByteSpan out) {
+          [codec, dtype, made = Buffer()](MutableByteSpan plain, MutableByteSpan) mutable {
             auto encoded = codec->encode(plain, dtype);
             if (!encoded) fail(encoded.error().message);
-            const ByteSpan bytes = *encoded ? ByteSpan(**encoded) : plain;
-            std::copy(bytes.begin(), bytes.end(), out.begin());
-            return bytes.size();
+            if (!*encoded) return ByteSpan(plain);
+            made = std::move(**encoded);
+            return ByteSpan(made);
           },
           [codec](ByteSpan encoded, MutableByteSpan plain) {
             if (encoded.size() == plain.size()) {
@@ -71,8 +73,9 @@ Subject planes(EntropyCoder coder, const CodecKernels& kernels, Dtype dtype) {
 
 Subject zstd(int level) {
   return {cat("zstd -", level),
-          [level](ByteSpan plain, MutableByteSpan out) {
-            return ZSTD_compress(out.data(), out.size(), plain.data(), plain.size(), level);
+          [level](MutableByteSpan plain, MutableByteSpan out) {
+            return ByteSpan(out.first(
+                ZSTD_compress(out.data(), out.size(), plain.data(), plain.size(), level)));
           },
           [](ByteSpan encoded, MutableByteSpan plain) {
             ZSTD_decompress(plain.data(), plain.size(), encoded.data(), encoded.size());
@@ -82,9 +85,9 @@ Subject zstd(int level) {
 
 Subject copying() {
   return {"memcpy",
-          [](ByteSpan plain, MutableByteSpan out) {
+          [](MutableByteSpan plain, MutableByteSpan out) {
             std::copy(plain.begin(), plain.end(), out.begin());
-            return plain.size();
+            return ByteSpan(out.first(plain.size()));
           },
           [](ByteSpan encoded, MutableByteSpan plain) {
             std::copy(encoded.begin(), encoded.end(), plain.begin());
@@ -101,13 +104,10 @@ Subject peer(const std::string& file, int dtype) {
   const auto decompress = reinterpret_cast<Decompress>(dlsym(library, "peer_decompress"));
   if (!compress || !decompress) fail(file + " lacks peer_compress or peer_decompress");
   return {"peer",
-          [=](ByteSpan plain, MutableByteSpan out) {
+          [=, made = std::shared_ptr<void>()](MutableByteSpan plain, MutableByteSpan) mutable {
             size_t size = 0;
-            void* const made =
-                compress(const_cast<std::byte*>(plain.data()), plain.size(), dtype, &size);
-            std::memcpy(out.data(), made, size);
-            std::free(made);
-            return size;
+            made.reset(compress(plain.data(), plain.size(), dtype, &size), std::free);
+            return ByteSpan(static_cast<const std::byte*>(made.get()), size);
           },
           [=, made = std::shared_ptr<void>()](ByteSpan encoded, MutableByteSpan plain) mutable {
             made.reset(decompress(encoded.data(), encoded.size(), dtype, plain.size()), std::free);
@@ -189,17 +189,13 @@ void Bench::run(const std::string& dtype_name, const std::string& file) {
     for (size_t s = 0; s < subjects.size(); s++) {
       double encode_seconds = 0, decode_seconds = 0;
       for (size_t i = 0; i < chunks; i++) {
-        ByteSpan chunk = ByteSpan(sample).subspan(i * kMiB, kMiB);
-        if (subjects[s].name == "peer") {
-          std::copy(chunk.begin(), chunk.end(), input.begin());
-          chunk = input;
-        }
+        std::copy_n(&sample[i * kMiB], kMiB, input.begin());
         const double start = thread_seconds();
-        const size_t size = subjects[s].encode(chunk, out);
+        const ByteSpan made = subjects[s].encode(input, out);
         encode_seconds += thread_seconds() - start;
         if (round == 0) {
-          encoded[s][i].assign(out.begin(), out.begin() + static_cast<ptrdiff_t>(size));
-          figures[s].size += static_cast<double>(size) / static_cast<double>(bytes);
+          encoded[s][i] = to_buffer(made);
+          figures[s].size += static_cast<double>(made.size()) / static_cast<double>(bytes);
         }
       }
       for (size_t i = 0; i < chunks; i++) {
