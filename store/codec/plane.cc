@@ -22,9 +22,9 @@ Error corrupt_plane(std::string_view reason) {
   return Error{Errc::corrupt, cat("plane: ", reason)};
 }
 
-// Every 32nd line of 64 bytes is looked at, or more of a short plane.
-size_t lines_to_skip(size_t plane_bytes) {
-  return std::clamp<size_t>(plane_bytes / (8 * kKiB), 1, 32);
+// 8 KiB of a plane are looked at: every 64th line of half a mebibyte.
+size_t count_every_line_of(size_t plane_bytes) {
+  return std::clamp<size_t>(plane_bytes / (8 * kKiB), 1, 64);
 }
 
 bool is_constant(std::span<const uint8_t> plane) {
@@ -58,19 +58,21 @@ double entropy_bits(std::span<const uint32_t, 256> counts) {
 }
 
 double rans_bits(std::span<const uint32_t, 256> counts) {
-  std::array<uint32_t, 256> sorted;
-  std::partial_sort_copy(counts.begin(), counts.end(), sorted.begin(), sorted.end(),
-                         std::greater<>());
-  double total = 0;
-  for (const uint32_t count : sorted) total += count;
-  if (total == 0) return 0;
   constexpr size_t kSlotted = kRansEntries - 1;
+  std::array<uint32_t, 256> seen;
+  const auto end = std::copy_if(counts.begin(), counts.end(), seen.begin(),
+                                [](uint32_t count) { return count > 0; });
+  double total = 0;
+  for (auto count = seen.begin(); count != end; ++count) total += *count;
+  if (total == 0) return 0;
+  if (end - seen.begin() > static_cast<ptrdiff_t>(kSlotted))
+    std::nth_element(seen.begin(), seen.begin() + kSlotted, end, std::greater<>());
   double bits = 0, escaped = 0;
   unsigned rare = 0;
-  for (size_t i = 0; i < sorted.size() && sorted[i] > 0; i++) {
-    const double share = sorted[i] / total;
-    if (i < kSlotted && share >= kRansWorthASlot) {
-      bits -= share * std::log2(std::max(share, 1.0 / kRansSlots));
+  for (auto count = seen.begin(); count != end; ++count) {
+    const double share = *count / total;
+    if (count - seen.begin() < static_cast<ptrdiff_t>(kSlotted) && share >= kRansWorthASlot) {
+      bits -= share * std::log2(std::max(static_cast<float>(share), 1.0F / kRansSlots));
     } else {
       escaped += share;
       rare++;
@@ -86,7 +88,7 @@ Result<EncodedPlane> encode_plane(std::span<const uint8_t> plane, EntropyCoder c
   EncodedPlane best{PlaneCoding::raw, plane};
   if (plane.empty()) return best;
   std::array<uint32_t, 256> counts;
-  count_lines(plane, lines_to_skip(plane.size()), counts);
+  count_lines(plane, count_every_line_of(plane.size()), counts);
   uint64_t total = 0;
   uint32_t most = 0;
   for (const uint32_t count : counts) total += count, most = std::max(most, count);

@@ -70,9 +70,15 @@ RansEncodeTable::RansEncodeTable(const RansTable& table)
     reciprocal_low[i] = static_cast<uint8_t>(reciprocal);
     reciprocal_high[i] = static_cast<uint8_t>(reciprocal >> 8);
   }
-  for (unsigned i = 0; i < kRansSlots; i++) {
-    const RansTable::Slot slot = table.slot(i);
-    slots[start[slot.entry] + slot.rank] = static_cast<uint8_t>(i);
+  // As RansTable::slot tells, bucket by bucket.
+  const unsigned width = kRansSlots >> table.bucket_bits;
+  for (unsigned bucket = 0; bucket < 1U << table.bucket_bits; bucket++) {
+    const unsigned first = bucket * width;
+    const auto own = static_cast<unsigned>(table.last[bucket] + 1);
+    const unsigned alias = start[table.alias[bucket]] + table.shift[bucket];
+    for (unsigned i = 0; i < own; i++) slots[start[bucket] + i] = static_cast<uint8_t>(first + i);
+    for (unsigned i = own; i < width; i++)
+      slots[(alias + i) % kRansSlots] = static_cast<uint8_t>(first + i);
   }
 }
 

@@ -55,13 +55,16 @@ Alphabet choose_alphabet(const uint32_t* counts) {
 // Indices of `width` bits each, the lowest bits of a byte first.
 uint8_t* pack_indices(std::span<const uint8_t> escaped, const uint8_t* index_of, unsigned width,
                       uint8_t* out) {
-  uint32_t bits = 0;
+  uint64_t bits = 0;
   unsigned held = 0;
   for (const uint8_t value : escaped) {
-    bits |= uint32_t{index_of[value]} << held;
-    for (held += width; held >= 8; held -= 8, bits >>= 8) *out++ = static_cast<uint8_t>(bits);
+    bits |= uint64_t{index_of[value]} << held;
+    held += width;
+    if (held < 32) continue;
+    store_le(reinterpret_cast<std::byte*>(out), static_cast<uint32_t>(bits));
+    out += 4, bits >>= 32, held -= 32;
   }
-  if (held > 0) *out++ = static_cast<uint8_t>(bits);
+  for (; held > 0; held -= std::min(held, 8U), bits >>= 8) *out++ = static_cast<uint8_t>(bits);
   return out;
 }
 
@@ -72,72 +75,12 @@ size_t indices_bytes(size_t escapes, unsigned rare_count) {
   return (escapes * index_width(rare_count) + 7) / 8;
 }
 
-}  // namespace
-
-// --- Writer ---
-
-struct RansWriter::Memory {
-  std::array<RansEncodeTable, kMaxSegments> tables;
-  std::array<uint8_t, kMaxPlane> entries;
-  std::array<uint8_t, kRansSegment + 32> escaped;
-  // The tables as they are stored; escapes take at most a byte each.
-  std::array<uint8_t, kMaxPlane + kMaxSegments * kMaxTableBytes> headers;
-  // Filled from its end: the stream, of which encoders may change a few bytes below; before it the
-  // tables, and the head.
-  std::array<uint8_t, kHeadBytes + std::tuple_size_v<decltype(headers)> + 64 + kMaxPlane> out;
-
-  uint8_t* write_table(std::span<const uint8_t> segment, size_t number, size_t count_every,
-                       const CodecKernels& kernels, uint8_t* at);
-};
-
-// Chooses the table of a segment, maps its bytes to entries, and appends its header at `at`.
-uint8_t* RansWriter::Memory::write_table(std::span<const uint8_t> segment, size_t number,
-                                         size_t count_every, const CodecKernels& kernels,
-                                         uint8_t* at) {
-  std::array<uint32_t, 256> counts;
-  // Shares are what counts; a value that a sample missed becomes an escape.
-  count_lines(segment, segment.size() < kRansSegment ? 1 : count_every, counts);
-  Alphabet alphabet = choose_alphabet(counts.data());
-  std::array<uint8_t, 256> map;
-  map.fill(static_cast<uint8_t>(alphabet.size));
-  for (unsigned i = 0; i < alphabet.size; i++) map[alphabet.values[i]] = static_cast<uint8_t>(i);
-  const size_t escapes =
-      kernels.map_entries(segment.data(), segment.size(), map.data(), alphabet.size,
-                          entries.data() + number * kRansSegment, escaped.data());
-
-  // Now that their number is exact, the escapes' share is.
-  RansTable table;
-  table.entries = alphabet.size;
-  if (escapes > 0 || alphabet.size < 2) {
-    const double share = static_cast<double>(escapes) / static_cast<double>(segment.size());
-    double sum = 0;
-    for (unsigned i = 0; i < alphabet.size; i++) sum += alphabet.shares[i];
-    for (unsigned i = 0; i < alphabet.size; i++) alphabet.shares[i] *= (1 - share) / sum;
-    alphabet.shares[table.entries++] = share;
-  }
-  normalise_shares(alphabet.shares.data(), table.entries, table.freq.data());
-  CAKE_CHECK(table.assign_slots());
-  tables[number] = RansEncodeTable(table);
-
-  uint8_t* const runs = at++;
-  *runs = 0;
-  for (unsigned i = 0; i < alphabet.size;) {
-    unsigned length = 1;
-    while (i + length < alphabet.size && alphabet.values[i + length] == alphabet.values[i] + length)
-      length++;
-    *at++ = alphabet.values[i];
-    *at++ = static_cast<uint8_t>(length - 1);
-    ++*runs;
-    i += length;
-  }
-  at = std::copy_n(table.freq.begin(), alphabet.size, at);
-  *at++ = table.entries > alphabet.size ? table.freq[alphabet.size] : 0;
-  if (table.entries == alphabet.size) return at;
-
-  store_le(reinterpret_cast<std::byte*>(at), static_cast<uint16_t>(escapes));
+// Their number, the values among them, and which each is.
+uint8_t* write_escapes(std::span<const uint8_t> escaped, uint8_t* at) {
+  store_le(reinterpret_cast<std::byte*>(at), static_cast<uint16_t>(escaped.size()));
   at += 2;
   std::array<bool, 256> is_rare{};
-  for (size_t i = 0; i < escapes; i++) is_rare[escaped[i]] = true;
+  for (const uint8_t value : escaped) is_rare[value] = true;
   uint8_t* const rare_last = at++;
   std::array<uint8_t, 256> index_of{};
   unsigned rare_count = 0;
@@ -151,7 +94,73 @@ uint8_t* RansWriter::Memory::write_table(std::span<const uint8_t> segment, size_
     *at++ = 0;
   }
   *rare_last = static_cast<uint8_t>(rare_count - 1);
-  return pack_indices({escaped.data(), escapes}, index_of.data(), index_width(rare_count), at);
+  return pack_indices(escaped, index_of.data(), index_width(rare_count), at);
+}
+
+}  // namespace
+
+// --- Writer ---
+
+struct RansWriter::Memory {
+  // Of the segment at hand: its table as it is stored, its bytes as entries, those that are
+  // escapes.
+  std::array<uint8_t, kMaxTableBytes + kRansSegment> header;
+  std::array<uint8_t, kRansSegment> entries;
+  std::array<uint8_t, kRansSegment + 32> escaped;
+  // Both are filled from their ends, since rANS encodes the last byte first: the tables, of which
+  // escapes take at most a byte each, and the stream, below which encoders may change a few bytes,
+  // and which all the rest is put in front of.
+  std::array<uint8_t, kMaxPlane + kMaxSegments * kMaxTableBytes> tables;
+  std::array<uint8_t, kHeadBytes + std::tuple_size_v<decltype(tables)> + 64 + kMaxPlane> out;
+
+  RansEncodeTable start_segment(std::span<const uint8_t> segment, size_t count_every,
+                                const CodecKernels& kernels, size_t& header_bytes);
+};
+
+// Chooses a segment's table, maps its bytes to entries, and writes the header.
+RansEncodeTable RansWriter::Memory::start_segment(std::span<const uint8_t> segment,
+                                                  size_t count_every, const CodecKernels& kernels,
+                                                  size_t& header_bytes) {
+  std::array<uint32_t, 256> counts;
+  // Shares are what counts; a value that a sample missed becomes an escape.
+  count_lines(segment, segment.size() < kRansSegment ? 1 : count_every, counts);
+  Alphabet alphabet = choose_alphabet(counts.data());
+  std::array<uint8_t, 256> map;
+  map.fill(static_cast<uint8_t>(alphabet.size));
+  for (unsigned i = 0; i < alphabet.size; i++) map[alphabet.values[i]] = static_cast<uint8_t>(i);
+  const size_t escapes = kernels.map_entries(segment.data(), segment.size(), map.data(),
+                                             alphabet.size, entries.data(), escaped.data());
+
+  // Now that their number is exact, the escapes' share is.
+  RansTable table;
+  table.entries = alphabet.size;
+  if (escapes > 0 || alphabet.size < 2) {
+    const double share = static_cast<double>(escapes) / static_cast<double>(segment.size());
+    double sum = 0;
+    for (unsigned i = 0; i < alphabet.size; i++) sum += alphabet.shares[i];
+    for (unsigned i = 0; i < alphabet.size; i++) alphabet.shares[i] *= (1 - share) / sum;
+    alphabet.shares[table.entries++] = share;
+  }
+  normalise_shares(alphabet.shares.data(), table.entries, table.freq.data());
+  CAKE_CHECK(table.assign_slots());
+
+  uint8_t* at = header.data();
+  uint8_t* const runs = at++;
+  *runs = 0;
+  for (unsigned i = 0; i < alphabet.size;) {
+    unsigned length = 1;
+    while (i + length < alphabet.size && alphabet.values[i + length] == alphabet.values[i] + length)
+      length++;
+    *at++ = alphabet.values[i];
+    *at++ = static_cast<uint8_t>(length - 1);
+    ++*runs;
+    i += length;
+  }
+  at = std::copy_n(table.freq.begin(), alphabet.size, at);
+  *at++ = table.entries > alphabet.size ? table.freq[alphabet.size] : 0;
+  if (table.entries > alphabet.size) at = write_escapes({escaped.data(), escapes}, at);
+  header_bytes = static_cast<size_t>(at - header.data());
+  return RansEncodeTable(table);
 }
 
 RansWriter::RansWriter() : memory_(std::make_unique_for_overwrite<Memory>()) {}
@@ -161,27 +170,26 @@ std::span<const uint8_t> RansWriter::encode(std::span<const uint8_t> plane, size
                                             const CodecKernels& kernels) {
   CAKE_CHECK(plane.size() <= kMaxPlane);
   Memory& memory = *memory_;
-  const size_t segments = (plane.size() + kRansSegment - 1) / kRansSegment;
-  const auto segment = [&](size_t i) {
-    const size_t begin = i * kRansSegment;
-    return plane.subspan(begin, std::min(kRansSegment, plane.size() - begin));
-  };
-  uint8_t* at = memory.headers.data();
-  for (size_t i = 0; i < segments; i++)
-    at = memory.write_table(segment(i), i, count_every, kernels, at);
-  const auto tables_bytes = static_cast<size_t>(at - memory.headers.data());
-
-  RansStates states = RansStates::initial();
+  uint8_t* const tables_end = memory.tables.data() + memory.tables.size();
+  uint8_t* tables = tables_end;
   uint8_t* const end = memory.out.data() + memory.out.size();
   uint8_t* begin = end;
-  for (size_t i = segments; i-- > 0;)
-    begin = kernels.rans_encode(states, memory.tables[i], memory.entries.data() + i * kRansSegment,
-                                segment(i).size(), begin);
+  RansStates states = RansStates::initial();
+  for (size_t i = (plane.size() + kRansSegment - 1) / kRansSegment; i-- > 0;) {
+    const size_t at = i * kRansSegment;
+    const auto segment = plane.subspan(at, std::min(kRansSegment, plane.size() - at));
+    size_t header_bytes = 0;
+    const RansEncodeTable table = memory.start_segment(segment, count_every, kernels, header_bytes);
+    tables -= header_bytes;
+    std::copy_n(memory.header.data(), header_bytes, tables);
+    begin = kernels.rans_encode(states, table, memory.entries.data(), segment.size(), begin);
+  }
+  const auto tables_bytes = static_cast<size_t>(tables_end - tables);
   begin -= kHeadBytes + tables_bytes;
   uint8_t* to = std::copy(states.low.begin(), states.low.end(), begin);
   to = std::copy(states.high.begin(), states.high.end(), to);
   store_le(reinterpret_cast<std::byte*>(to), static_cast<uint32_t>(tables_bytes));
-  std::copy_n(memory.headers.data(), tables_bytes, to + 4);
+  std::copy_n(tables, tables_bytes, to + 4);
   return {begin, end};
 }
 

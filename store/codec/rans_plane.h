@@ -33,8 +33,8 @@ class RansReader {
  public:
   static Result<RansReader> open(std::span<const uint8_t> encoded, size_t plane_bytes,
                                  const CodecKernels& kernels);
-  // The next segment: kRansSegment bytes, or what is left.  Meanwhile memory brings `ahead`, which is
-  // no longer and will be read next.
+  // The next segment: kRansSegment bytes, or what is left.  Meanwhile memory brings `ahead`, which
+  // is no longer and will be read next.
   Status next(std::span<uint8_t> out, std::span<const uint8_t> ahead = {});
   // After the last segment: that nothing is left over.
   Status finish() const;
