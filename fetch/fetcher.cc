@@ -45,10 +45,24 @@ class RangeFetch final : public RangeSink {
     return address_;
   }
 
+  WholeBody on_whole_body() override {
+    whole_body_ = reader_->whole_body_came(range_);
+    if (!is_stream()) return *whole_body_;
+    if (!is_demand_) fetcher_->background_bytes_ -= range_.bytes.length - received_;
+    is_demand_ = true;
+    range_ = {0, reader_->extents().count(), {0, reader_->bytes()}};
+    next_ = received_ = filled_ = 0;
+    chunk_.reset();
+    return *whole_body_;
+  }
+
   bool on_bytes(uint64_t offset, ByteSpan bytes) override {
     if (offset != range_.bytes.offset + received_ || bytes.size() > range_.bytes.length - received_)
       return false;
-    if (received_ == 0) first_byte_at_ = steady_now();
+    if (received_ == 0) {
+      first_byte_at_ = steady_now();
+      if (!whole_body_) reader_->range_came();
+    }
     received_ += bytes.size();
     if (!is_demand_) fetcher_->background_bytes_ -= bytes.size();
     unnoted_ += bytes.size();
@@ -56,15 +70,21 @@ class RangeFetch final : public RangeSink {
     fetcher_->health_.succeeded();
     while (!bytes.empty()) {
       if (next_ == range_.first + range_.count) return false;
-      if (!chunk_) {
-        chunk_ = fetcher_->store().buffers().allocate(reader_->extents().at(next_).length);
-        filled_ = 0;
-      }
-      const size_t part = std::min(bytes.size(), chunk_->size() - filled_);
-      std::memcpy(chunk_->bytes().data() + filled_, bytes.data(), part);
+      const uint64_t length = reader_->extents().at(next_).length;
+      if (filled_ == 0 && (!is_stream() || reader_->lacks(next_)))
+        chunk_ = fetcher_->store().buffers().allocate(length);
+      const size_t part = std::min<uint64_t>(bytes.size(), length - filled_);
+      if (chunk_) std::memcpy(chunk_->bytes().data() + filled_, bytes.data(), part);
       filled_ += part;
       bytes = bytes.subspan(part);
-      if (filled_ == chunk_->size()) reader_->arrived(next_++, std::move(chunk_));
+      if (filled_ != length) continue;
+      filled_ = 0;
+      if (chunk_) reader_->arrived(next_, std::move(chunk_));
+      next_++;
+      if (is_stream() && next_ != range_.count && !reader_->stream_goes_on(next_)) {
+        is_enough_ = true;
+        return false;
+      }
     }
     return !fetcher_->is_stopping();
   }
@@ -73,16 +93,16 @@ class RangeFetch final : public RangeSink {
     chunk_.reset();
     if (!is_demand_) fetcher_->background_bytes_ -= range_.bytes.length - received_;
     const uint64_t end = range_.first + range_.count;
-    if (status.ok() && next_ != end) status = Error{Errc::upstream, "the answer ended early"};
-    if (!status.ok()) fetcher_->health_.failed(status.error().code);
-    std::vector<uint64_t> missing;
-    while (next_ != end) missing.push_back(next_++);
-    if (!status.ok() && is_refusal(status.error().code))
-      reader_->range_refused(missing, status.error(), address_);
-    else if (!missing.empty())
-      reader_->range_ended(missing, status);
+    if (is_enough_)
+      status = Status{};
+    else if (status.ok() && next_ != end)
+      status = Error{Errc::upstream, "the answer ended early"};
+    if (!status.ok() && whole_body_ != WholeBody::refuse)
+      fetcher_->health_.failed(status.error().code);
+    give_back(status);
     fetcher_->leave_region(region_);
-    if (began_at_ != SteadyTime{}) fetcher_->range_over(*this, end_of(status));
+    if (began_at_ != SteadyTime{})
+      fetcher_->range_over(*this, whole_body_ ? Flow::End::other : end_of(status));
   }
 
   // Of a whole range: until the first byte, and from there to the end.
@@ -92,19 +112,39 @@ class RangeFetch final : public RangeSink {
   }
 
  private:
+  // What has not come.
+  void give_back(const Status& status) {
+    std::vector<uint64_t> missing;
+    if (is_stream())
+      missing = reader_->stream_ended();
+    else
+      while (next_ != range_.first + range_.count) missing.push_back(next_++);
+    if (missing.empty()) return;
+    if (status.ok()) return reader_->restart(missing);  // those behind a stream
+    if (is_refusal(status.error().code))
+      return reader_->range_refused(missing, status.error(), address_);
+    if (whole_body_ == WholeBody::refuse && reader_->joins_stream(missing)) return;
+    reader_->range_ended(missing, status);
+  }
+
   static Flow::End end_of(const Status& status) {
     if (status.ok()) return Flow::End::whole;
     if (status.error().code == Errc::rate_limited) return Flow::End::limited;
     return status.error().code == Errc::timeout ? Flow::End::stalled : Flow::End::other;
   }
 
+  // The server sends the file from its first byte, and all of it is kept (fetch/file_stream.h).
+  bool is_stream() const { return whole_body_ == WholeBody::take; }
+
   const std::shared_ptr<Fetcher> fetcher_;
   const std::shared_ptr<FileReader> reader_;
-  const PlannedRange range_;
+  PlannedRange range_;  // that was planned, or of the stream that became of it
   const Fetcher::RegionKey region_;
-  const bool is_demand_;
-  uint64_t next_;        // ordinal being filled
-  FileAddress address_;  // that was asked
+  bool is_demand_;
+  std::optional<WholeBody> whole_body_;  // what was done about one
+  bool is_enough_ = false;               // a stream that nobody needs more of
+  uint64_t next_;                        // ordinal being filled
+  FileAddress address_;                  // that was asked
   SteadyTime began_at_{}, first_byte_at_{};
   uint64_t received_ = 0;
   uint64_t unnoted_ = 0;  // not yet told to Flow
@@ -296,6 +336,7 @@ void Fetcher::start_region(const std::shared_ptr<FileReader>& reader, uint64_t r
                             : Error{Errc::offline, "not in the store, and the mount is offline"});
     return;
   }
+  if (reader->joins_stream(ordinals)) return;
   const RegionKey key{reader->content().id, region};
   const Claim claim = enter_region(key);
   // Also where the claim was ours before: another process may have fetched this before that.

@@ -1,6 +1,7 @@
 #include "fetch/file_reader.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "fetch/readahead.h"
 #include "store/base/log.h"
@@ -464,6 +465,55 @@ void FileReader::restart(const std::vector<uint64_t>& ordinals) {
   }
   if (!awaited_ones.empty()) fetcher_->start(shared_from_this(), std::move(awaited_ones), true);
   if (!ahead.empty()) fetcher_->start(shared_from_this(), std::move(ahead), false);
+}
+
+// --- the whole file in one stream ---
+
+FileStream::WholeBody FileReader::whole_body_came(const PlannedRange& wanted) {
+  const FileStream::WholeBody choice = stream_.whole_body_came(wanted.bytes);
+  if (choice != FileStream::WholeBody::take) return choice;
+  log_info(cat(trouble_.describe(wanted.bytes),
+               ": the server ignores ranges; the file is taken as it passes"));
+  std::vector<uint64_t> ordinals(wanted.count);
+  std::iota(ordinals.begin(), ordinals.end(), wanted.first);
+  stream_.join(ordinals);
+  return choice;
+}
+
+bool FileReader::lacks(uint64_t ordinal) {
+  {
+    MutexLock lock(mutex_);
+    const auto flight = flights_.find(ordinal);
+    if (flight != flights_.end()) return !flight->second.is_local;
+    if (unstored_.contains(ordinal)) return false;
+  }
+  const Result<StoredExtents::Known> known = stored_.find(extents(), ordinal);
+  return known && !known->location;
+}
+
+bool FileReader::stream_goes_on(uint64_t next) {
+  bool is_wanted_ahead = false, is_wanted_behind = false;
+  {
+    MutexLock lock(mutex_);
+    for (const auto& [ordinal, flight] : flights_) {
+      if (flight.is_local) continue;
+      if (ordinal >= next)
+        is_wanted_ahead = true;
+      else if (!flight.waiters.empty())
+        is_wanted_behind = true;
+    }
+  }
+  return stream_.goes_on(extents().at(next).offset, is_wanted_ahead, is_wanted_behind);
+}
+
+std::vector<uint64_t> FileReader::stream_ended() {
+  std::vector<uint64_t> ordinals = stream_.end();
+  std::sort(ordinals.begin(), ordinals.end());
+  ordinals.erase(std::unique(ordinals.begin(), ordinals.end()), ordinals.end());
+  MutexLock lock(mutex_);
+  std::erase_if(ordinals,
+                [&](uint64_t ordinal) REQUIRES(mutex_) { return !flights_.contains(ordinal); });
+  return ordinals;
 }
 
 void FileReader::fail(const std::vector<uint64_t>& ordinals, const Error& error) {

@@ -10,6 +10,7 @@
 
 #include "fetch/decode_ahead.h"
 #include "fetch/file_cut.h"
+#include "fetch/file_stream.h"
 #include "fetch/stored_extents.h"
 
 namespace cake {
@@ -81,6 +82,19 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   // Nor at this address in any other: denied or not_found.
   void range_refused(const std::vector<uint64_t>& ordinals, const Error& error,
                      const FileAddress& address);
+  // Asks again for those that are still wanted; what nobody waits for stays readahead.
+  void restart(const std::vector<uint64_t>& ordinals) EXCLUDES(mutex_);
+
+  // For the fetcher, of servers that ignore ranges (fetch/file_stream.h).
+  FileStream::WholeBody whole_body_came(const PlannedRange& wanted);
+  void range_came() { stream_.range_came(); }
+  bool joins_stream(const std::vector<uint64_t>& ordinals) { return stream_.join(ordinals); }
+  // Whether an extent that passes is neither stored nor on its way there.
+  bool lacks(uint64_t ordinal) EXCLUDES(mutex_);
+  // `next` comes next, and is not the end.
+  bool stream_goes_on(uint64_t next) EXCLUDES(mutex_);
+  // Answers what was left to it and is still wanted.
+  std::vector<uint64_t> stream_ended() EXCLUDES(mutex_);
 
  private:
   using Arrival = std::function<void(const Result<ChunkPtr>&)>;
@@ -112,8 +126,6 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   // Makes flights that nobody waits for, and answers which.
   std::vector<uint64_t> start_missing(ByteRange bytes, const Arrival& watcher);
   void prefetch_extents(ByteRange bytes, Done<std::monostate> done);
-  // Asks again at the new address; what nobody waits for stays readahead.
-  void restart(const std::vector<uint64_t>& ordinals) EXCLUDES(mutex_);
   void complete(uint64_t ordinal, const Result<ChunkPtr>& result) EXCLUDES(mutex_);
   void fail(const std::vector<uint64_t>& ordinals, const Error& error) EXCLUDES(mutex_);
 
@@ -130,6 +142,7 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
   StoredExtents stored_;
   FilePlaces places_;
   FileCut cut_;
+  FileStream stream_;
 
   // Guarded by mutex_.  Before the locks of cache and fetcher, which are leaves.
   mutable Mutex mutex_;

@@ -253,8 +253,9 @@ bool HubReader::on_head(Read& read, const HttpResponseHead& head) {
     if (head.is_redirect()) status = take_redirect(read, head);
     read.body = Read::Body::talk;
   }
+  if (!status) routes_.drop(read.key, read.route.number);
+  if (status && read.body == Read::Body::file) status = take_whole_body(read);
   if (status) return true;
-  routes_.drop(read.key, read.route.number);
   read.error = std::move(status).error();
   return false;
 }
@@ -281,12 +282,29 @@ Status HubReader::take_redirect(Read& read, const HttpResponseHead& head) {
 Status HubReader::take_bytes(Read& read, const HttpResponseHead& head) {
   if (read.route.is_hub) CAKE_TRY(check_identity(read.file, head, true));
   const Body body = CAKE_TRY(describe_body(read.file, read.range, head));
-  read.skip_bytes = body.skip_bytes;
-  read.answer_bytes = body.answer_bytes;
-  read.delivered_bytes = 0;
   if (read.leads) settle(read, kHubRouteLife);
   if (!routes_.is_same_etag(read.key, read.route.number, bare_etag(head.find("etag"))))
     return Error{Errc::upstream, "the file changed while it was read: another ETag"};
+  read.skip_bytes = body.skip_bytes;
+  read.answer_bytes = body.answer_bytes;
+  read.delivered_bytes = 0;
+  return {};
+}
+
+// What comes of an ignored Range is the sink's to say; the route is as good as any.
+Status HubReader::take_whole_body(Read& read) {
+  if (read.head.status != 200 || read.range.length == read.file.bytes) return {};
+  switch (read.sink->on_whole_body()) {
+    case RangeSink::WholeBody::count_off:
+      break;
+    case RangeSink::WholeBody::take:
+      read.range = {0, read.file.bytes};
+      read.skip_bytes = 0;
+      read.answer_bytes = read.file.bytes;
+      break;
+    case RangeSink::WholeBody::refuse:
+      return Error{Errc::upstream, "the whole file instead of a range"};
+  }
   return {};
 }
 

@@ -32,6 +32,7 @@ class HubReader : public std::enable_shared_from_this<HubReader> {
   bool on_head(Read& read, const HttpResponseHead& head);
   Status take_redirect(Read& read, const HttpResponseHead& head);
   Status take_bytes(Read& read, const HttpResponseHead& head);
+  Status take_whole_body(Read& read);
   bool on_body(Read& read, ByteSpan bytes);
   void on_done(const ReadPtr& read, Status status);
   void leave_route(const Read& read, Errc failure);

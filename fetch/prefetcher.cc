@@ -20,21 +20,18 @@ std::string_view extension(std::string_view path) {
   return dot == std::string_view::npos ? std::string_view() : path.substr(dot);
 }
 
-std::optional<uint64_t> parse_number(std::string_view digits) {
+std::optional<uint64_t> parse_shard_number(std::string_view digits) {
   uint64_t value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   if (error != std::errc() || end != digits.data() + digits.size()) return std::nullopt;
   return value;
 }
 
-bool is_digit(char letter) {
-  return letter >= '0' && letter <= '9';
-}
-
 }  // namespace
 
 std::optional<std::string> next_shard(std::string_view path) {
   constexpr std::string_view kOf = "-of-";
+  const auto is_digit = [](char letter) { return letter >= '0' && letter <= '9'; };
   const size_t of = path.rfind(kOf);
   if (of == std::string_view::npos) return std::nullopt;
   size_t begin = of;
@@ -42,8 +39,8 @@ std::optional<std::string> next_shard(std::string_view path) {
   size_t end = of + kOf.size();
   while (end < path.size() && is_digit(path[end])) end++;
   const std::string_view number = path.substr(begin, of - begin);
-  const auto current = parse_number(number);
-  const auto last = parse_number(path.substr(of + kOf.size(), end - of - kOf.size()));
+  const auto current = parse_shard_number(number);
+  const auto last = parse_shard_number(path.substr(of + kOf.size(), end - of - kOf.size()));
   if (!current || !last || *current >= *last) return std::nullopt;
   std::string next = std::to_string(*current + 1);
   if (next.size() < number.size()) next.insert(0, number.size() - next.size(), '0');

@@ -48,6 +48,14 @@ struct FileAddress {
 class RangeSink {
  public:
   virtual ~RangeSink() = default;
+  // A server that ignores ranges sends the whole file for a part of it.
+  enum class WholeBody {
+    count_off,  // what comes before the range is dropped, what comes after it not awaited
+    take,       // on_bytes gets all of it, from the file's first byte on, as if that had been asked
+    refuse,     // the transfer ends with Errc::upstream
+  };
+  // Before the first byte of such an answer.
+  virtual WholeBody on_whole_body() { return WholeBody::count_off; }
   // `offset` counts from the start of the file.  Answer false to end the transfer.  Confined to one
   // thread at a time.
   virtual bool on_bytes(uint64_t offset, ByteSpan bytes) = 0;

@@ -280,6 +280,65 @@ TEST_F(Outside, ExpiredUrlsAreRenewedBetweenTwoReads) {
   EXPECT_EQ(must(host.read("w.bin", kMiB, kWeatherBytes - kMiB)), whole().substr(kMiB));
 }
 
+// --- Servers that send the whole file for any range ---
+
+class IgnoredRanges : public testing::Test {
+ protected:
+  static constexpr uint64_t kBytes = 48 * kMiB;
+  IgnoredRanges() : hub_({.shape = FakeShape::hub}) {
+    hub_.add_pattern("org/name", "s.bin", kBytes, kSeed);
+  }
+  // From the storage host.
+  uint64_t bytes_sent() const {
+    const std::map<std::string, uint64_t> bytes = hub_.counters().bytes_by_endpoint;
+    const auto found = bytes.find("cdn");
+    return found == bytes.end() ? 0 : found->second;
+  }
+  // All of the file, by `threads` that each take every such mebibyte, the last one first.
+  static void read_backwards(Host& host, uint64_t threads) {
+    std::vector<std::future<void>> readers;
+    for (uint64_t thread = 0; thread < threads; thread++)
+      readers.push_back(std::async(std::launch::async, [&host, thread, threads] {
+        for (uint64_t i = kBytes / kMiB; i-- > 0;) {
+          if (i % threads != thread) continue;
+          const Buffer expected = pattern_bytes(kSeed, i * kMiB, kMiB);
+          EXPECT_TRUE(must(host.read("s.bin", i * kMiB, kMiB)) == as_text(expected)) << i;
+        }
+      }));
+    for (auto& reader : readers) reader.get();
+  }
+  FakeHub hub_;
+};
+
+TEST_F(IgnoredRanges, AFileComesInOneStream) {
+  Host host(hub_.url(), true, false);
+  must(host.find());
+  hub_.set_fault({.kind = Fault::Kind::ignore_range, .endpoint = "cdn"});
+  read_backwards(host, 6);
+  // Ranges that were under way when the first was answered had their sockets filled.
+  EXPECT_LT(bytes_sent(), 3 * kBytes);
+}
+
+TEST_F(IgnoredRanges, AStreamThatNobodyNeedsMoreOfEnds) {
+  hub_.add_pattern("org/name", "large.bin", 512 * kMiB, kSeed);
+  Host host(hub_.url(), true, false);
+  must(host.find());
+  hub_.set_fault({.kind = Fault::Kind::ignore_range, .endpoint = "cdn"});
+  for (const uint64_t at : {5 * kMiB, 7 * kMiB}) {
+    const Buffer expected = pattern_bytes(kSeed, at, kMiB);
+    EXPECT_TRUE(must(host.read("large.bin", at, kMiB)) == as_text(expected));
+  }
+  EXPECT_LT(bytes_sent(), 128 * kMiB);
+}
+
+TEST_F(IgnoredRanges, NowAndThenIsNoReasonToStream) {
+  Host host(hub_.url(), true, false);
+  must(host.find());
+  hub_.set_fault({.kind = Fault::Kind::ignore_range, .endpoint = "cdn", .probability = 0.1});
+  read_backwards(host, 6);
+  EXPECT_LT(bytes_sent(), 2 * kBytes);
+}
+
 TEST_F(Outside, NoTokenLeavesForAnotherHost) {
   FakeHub other;
   Host host(hub_.url(), false);
