@@ -3,8 +3,12 @@
 #include <blake3.h>
 #include <openssl/evp.h>
 
+#ifdef CAKE_XXHASH_DISPATCH
+#include <xxh_x86dispatch.h>
+#else
 #define XXH_INLINE_ALL
 #include <xxhash.h>
+#endif
 
 #include "store/base/result.h"
 
@@ -38,7 +42,9 @@ Digest blake3(ByteSpan bytes) {
 }
 
 uint64_t xxh3(ByteSpan bytes) {
-  return XXH3_64bits(bytes.data(), bytes.size());
+  // As with blake3.
+  static const uint64_t first_use = XXH3_64bits("", 0);
+  return bytes.empty() ? first_use : XXH3_64bits(bytes.data(), bytes.size());
 }
 
 struct FileHasher::Impl {
