@@ -159,6 +159,7 @@ Fetcher::Fetcher(Store& store, Upstream* upstream, FetchOptions options, Metrics
       cache_(store.budget()),
       bytes_unstored_(metrics.counter("fetch.bytes_unstored")),
       extents_refetched_(metrics.counter("fetch.extents_refetched")),
+      chunks_read_(metrics.counter("fetch.chunks_read")),
       ranges_requested_(metrics.counter("fetch.ranges_requested")),
       flow_({.max_transfers = options.max_transfers, .max_outstanding_bytes = max_readahead()}) {}
 
@@ -297,9 +298,8 @@ void Fetcher::start(const std::shared_ptr<FileReader>& reader, std::vector<uint6
 
 void Fetcher::start_after(Millis delay, const std::shared_ptr<FileReader>& reader,
                           std::vector<uint64_t> ordinals) {
-  start_later(delay, reader, ordinals, [self = shared_from_this(), reader, ordinals] {
-    self->start(reader, ordinals, true);
-  });
+  // A stream may have brought them meanwhile.
+  start_later(delay, reader, ordinals, [reader, ordinals] { reader->restart(ordinals); });
 }
 
 void Fetcher::start_later(Millis delay, const std::shared_ptr<FileReader>& reader,

@@ -85,6 +85,8 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   // Tells of such, because they came faster than the disk takes them, once a minute.
   void tell_slow_disk();
   Counter& extents_refetched() { return extents_refetched_; }
+  // Read from the store for somebody who wants to read them, or soon will.
+  Counter& chunks_read() { return chunks_read_; }
 
  private:
   friend class RangeFetch;
@@ -125,6 +127,7 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   Counter& bytes_unstored_;
   std::atomic<int64_t> slow_disk_told_at_{INT64_MIN / 2};  // Unix seconds
   Counter& extents_refetched_;
+  Counter& chunks_read_;
   Counter& ranges_requested_;
 
   std::atomic<bool> stopping_{false};

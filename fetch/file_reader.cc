@@ -249,6 +249,7 @@ ChunkPtr FileReader::find_local(uint64_t ordinal) {
     local_flight_failed(ordinal);
     return nullptr;
   }
+  fetcher_->chunks_read().add();
   fetcher_->cache().insert(content_.id, ordinal, chunk);
   complete(ordinal, chunk);
   return chunk;

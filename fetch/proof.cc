@@ -30,6 +30,7 @@ FileProof::FileProof(Client& client, Metrics& metrics, ProofOptions options, OnR
       on_rejected_(std::move(on_rejected)),
       stored_(metrics.counter("store.chunks_stored")),
       deduplicated_(metrics.counter("store.chunks_deduplicated")),
+      read_(metrics.counter("fetch.chunks_read")),
       files_verified_(metrics.counter("fetch.files_verified")),
       files_rejected_(metrics.counter("fetch.files_rejected")) {
   thread_.post(ThreadPool::Priority::background, [this] { run(); });
@@ -61,8 +62,8 @@ bool FileProof::wait(Millis interval) {
 }
 
 void FileProof::give_way() {
-  const uint64_t stored = chunks_stored();
-  if (std::exchange(stored_before_, stored) == stored) return;
+  const uint64_t moved = chunks_stored() + read_.value();
+  if (std::exchange(moved_before_, moved) == moved) return;
   const SteadyTime until = steady_now() + kWayGiven;
   MutexLock lock(mutex_);
   while (!is_stopping_ && steady_now() < until) changed_.wait_until(mutex_, until);

@@ -44,7 +44,7 @@ class FileProof {
   // False when it is time to end.
   bool wait(Millis interval) EXCLUDES(mutex_);
   bool is_stopping() const EXCLUDES(mutex_);
-  // After each chunk: while others are being stored, a load is under way and this lets it pass.
+  // After each chunk: while others are stored or read, a load is under way and this lets it pass.
   void give_way() EXCLUDES(mutex_);
   Status prove_some();
   Status prove(RowId id);
@@ -58,12 +58,13 @@ class FileProof {
   const OnRejected on_rejected_;
   Counter& stored_;
   Counter& deduplicated_;
+  Counter& read_;
   Counter& files_verified_;
   Counter& files_rejected_;
 
   // Confined to the thread.
   std::set<RowId> rejected_;  // once already
-  uint64_t stored_before_ = 0;
+  uint64_t moved_before_ = 0;
   RowId proved_to_ = 0;  // where the next round goes on; 0: all were looked at
 
   // Guarded by mutex_.  Leaf lock.
