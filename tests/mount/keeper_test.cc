@@ -423,19 +423,19 @@ TEST_F(KeeperMount, PassthroughSurvivesAKill) {
   unlink(backing.c_str());
 }
 
-// As uid 1000, in a mount namespace whose /dev/fuse is open to everyone.
+// As nobody, in a mount namespace whose /dev/fuse is open to everyone.
 TEST_F(KeeperMount, OrdinaryUserMountsThroughFusermount) {
   const std::string script = R"sh(
     set -e
     d=$(mktemp -d /tmp/cakefs-user-XXXXXX)
     trap 'umount "$d/mnt" 2>/dev/null || true; rm -rf "$d"' EXIT
     mknod "$d/fuse" c 10 229 && chmod 666 "$d/fuse" && mount --bind "$d/fuse" /dev/fuse
-    mkdir "$d/mnt" "$d/run" && chown 1000:1000 "$d" "$d/mnt" "$d/run"
+    mkdir "$d/mnt" "$d/run" && chown 65534:65534 "$d" "$d/mnt" "$d/run"
     cp "$1" "$d/program"
-    user() { setpriv --reuid=1000 --regid=1000 --clear-groups \
+    user() { setpriv --reuid=65534 --regid=65534 --clear-groups \
              env XDG_RUNTIME_DIR="$d/run" PATH="$PATH" "$@"; }
     user "$d/program" "$d/mnt" "source=hf:a,b\\c d"
-    grep -q ' - fuse.cakefs hf:a,b\\134c\\040d ro,user_id=1000' /proc/self/mountinfo
+    grep -q ' - fuse.cakefs hf:a,b\\134c\\040d ro,user_id=65534' /proc/self/mountinfo
     record=$(echo "$d"/run/cakefs/*.mount)
     worker=$(awk '/^worker/ { print $2 }' "$record")
     keeper=$(awk '/^keeper/ { print $2 }' "$record")

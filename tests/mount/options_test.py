@@ -13,7 +13,7 @@ from mountlib import *
 
 CLONE_NEWNS = 0x00020000
 libc.unshare.argtypes = [ctypes.c_int]
-USER = 1000
+USER = 65534  # nobody: fusermount3 wants a name
 # The mount table's flags of every mount; see mount.cakefs(8).
 ALWAYS = {"ro", "nosuid", "nodev"}
 
