@@ -4,7 +4,7 @@
 
 #include "fetch/file_reader.h"
 #include "fetch/once_done.h"
-#include "fetch/retry.h"
+#include "fetch/range_fetch.h"
 #include "store/base/log.h"
 
 namespace cake {
@@ -17,140 +17,8 @@ constexpr Millis kClaimPoll{25};
 constexpr Millis kClaimPatience{30'000};
 // Claims are given back when their bytes are published; so many a second are worth a sync.
 constexpr Millis kReleaseDelay{700};
-// Bytes are told to Flow in portions: it is under a lock that all share.
-constexpr uint64_t kNoteBytes = 256 * kKiB;
 
 }  // namespace
-
-// One request under way: cuts the stream of bytes into extents.  Confined to the upstream's thread.
-class RangeFetch final : public RangeSink {
- public:
-  RangeFetch(std::shared_ptr<Fetcher> fetcher, std::shared_ptr<FileReader> reader,
-             PlannedRange range, Fetcher::RegionKey region, bool is_demand)
-      : fetcher_(std::move(fetcher)),
-        reader_(std::move(reader)),
-        range_(range),
-        region_(region),
-        is_demand_(is_demand),
-        next_(range.first) {
-    if (!is_demand_) fetcher_->background_bytes_ += range_.bytes.length;
-  }
-
-  const PlannedRange& range() const { return range_; }
-  const FileReader& reader() const { return *reader_; }
-  // From here on Flow counts it.  Answers what to ask.
-  const FileAddress& begin() {
-    began_at_ = steady_now();
-    address_ = reader_->address();
-    return address_;
-  }
-
-  WholeBody on_whole_body() override {
-    whole_body_ = reader_->whole_body_came(range_);
-    if (!is_stream()) return *whole_body_;
-    if (!is_demand_) fetcher_->background_bytes_ -= range_.bytes.length - received_;
-    is_demand_ = true;
-    range_ = {0, reader_->extents().count(), {0, reader_->bytes()}};
-    next_ = received_ = filled_ = 0;
-    chunk_.reset();
-    return *whole_body_;
-  }
-
-  bool on_bytes(uint64_t offset, ByteSpan bytes) override {
-    if (offset != range_.bytes.offset + received_ || bytes.size() > range_.bytes.length - received_)
-      return false;
-    if (received_ == 0) {
-      first_byte_at_ = steady_now();
-      if (!whole_body_) reader_->range_came();
-    }
-    received_ += bytes.size();
-    if (!is_demand_) fetcher_->background_bytes_ -= bytes.size();
-    unnoted_ += bytes.size();
-    if (unnoted_ >= kNoteBytes) fetcher_->note_bytes(std::exchange(unnoted_, 0));
-    fetcher_->health_.succeeded();
-    while (!bytes.empty()) {
-      if (next_ == range_.first + range_.count) return false;
-      const uint64_t length = reader_->extents().at(next_).length;
-      if (filled_ == 0 && (!is_stream() || reader_->lacks(next_)))
-        chunk_ = fetcher_->store().buffers().allocate(length);
-      const size_t part = std::min<uint64_t>(bytes.size(), length - filled_);
-      if (chunk_) std::memcpy(chunk_->bytes().data() + filled_, bytes.data(), part);
-      filled_ += part;
-      bytes = bytes.subspan(part);
-      if (filled_ != length) continue;
-      filled_ = 0;
-      if (chunk_) reader_->arrived(next_, std::move(chunk_));
-      next_++;
-      if (is_stream() && next_ != range_.count && !reader_->stream_goes_on(next_)) {
-        is_enough_ = true;
-        return false;
-      }
-    }
-    return !fetcher_->is_stopping();
-  }
-
-  void on_end(Status status) override {
-    chunk_.reset();
-    if (!is_demand_) fetcher_->background_bytes_ -= range_.bytes.length - received_;
-    const uint64_t end = range_.first + range_.count;
-    if (is_enough_)
-      status = Status{};
-    else if (status.ok() && next_ != end)
-      status = Error{Errc::upstream, "the answer ended early"};
-    if (!status.ok() && whole_body_ != WholeBody::refuse)
-      fetcher_->health_.failed(status.error().code);
-    give_back(status);
-    fetcher_->leave_region(region_);
-    if (began_at_ != SteadyTime{})
-      fetcher_->range_over(*this, whole_body_ ? Flow::End::other : end_of(status));
-  }
-
-  // Of a whole range: until the first byte, and from there to the end.
-  std::pair<Millis, Millis> times() const {
-    return {std::chrono::duration_cast<Millis>(first_byte_at_ - began_at_),
-            std::chrono::duration_cast<Millis>(steady_now() - first_byte_at_)};
-  }
-
- private:
-  // What has not come.
-  void give_back(const Status& status) {
-    std::vector<uint64_t> missing;
-    if (is_stream())
-      missing = reader_->stream_ended();
-    else
-      while (next_ != range_.first + range_.count) missing.push_back(next_++);
-    if (missing.empty()) return;
-    if (status.ok()) return reader_->restart(missing);  // those behind a stream
-    if (is_refusal(status.error().code))
-      return reader_->range_refused(missing, status.error(), address_);
-    if (whole_body_ == WholeBody::refuse && reader_->joins_stream(missing)) return;
-    reader_->range_ended(missing, status);
-  }
-
-  static Flow::End end_of(const Status& status) {
-    if (status.ok()) return Flow::End::whole;
-    if (status.error().code == Errc::rate_limited) return Flow::End::limited;
-    return status.error().code == Errc::timeout ? Flow::End::stalled : Flow::End::other;
-  }
-
-  // The server sends the file from its first byte, and all of it is kept (fetch/file_stream.h).
-  bool is_stream() const { return whole_body_ == WholeBody::take; }
-
-  const std::shared_ptr<Fetcher> fetcher_;
-  const std::shared_ptr<FileReader> reader_;
-  PlannedRange range_;  // that was planned, or of the stream that became of it
-  const Fetcher::RegionKey region_;
-  bool is_demand_;
-  std::optional<WholeBody> whole_body_;  // what was done about one
-  bool is_enough_ = false;               // a stream that nobody needs more of
-  uint64_t next_;                        // ordinal being filled
-  FileAddress address_;                  // that was asked
-  SteadyTime began_at_{}, first_byte_at_{};
-  uint64_t received_ = 0;
-  uint64_t unnoted_ = 0;  // not yet told to Flow
-  size_t filled_ = 0;
-  std::shared_ptr<ChunkBuffer> chunk_;
-};
 
 Fetcher::Fetcher(Store& store, Upstream* upstream, FetchOptions options, Metrics& metrics)
     : store_(store),
@@ -336,7 +204,7 @@ void Fetcher::start_region(const std::shared_ptr<FileReader>& reader, uint64_t r
                             : Error{Errc::offline, "not in the store, and the mount is offline"});
     return;
   }
-  if (reader->joins_stream(ordinals)) return;
+  if (reader->stream().join(ordinals)) return;
   const RegionKey key{reader->content().id, region};
   const Claim claim = enter_region(key);
   // Also where the claim was ours before: another process may have fetched this before that.

@@ -87,8 +87,7 @@ class FileReader : public std::enable_shared_from_this<FileReader> {
 
   // For the fetcher, of servers that ignore ranges (fetch/file_stream.h).
   FileStream::WholeBody whole_body_came(const PlannedRange& wanted);
-  void range_came() { stream_.range_came(); }
-  bool joins_stream(const std::vector<uint64_t>& ordinals) { return stream_.join(ordinals); }
+  FileStream& stream() { return stream_; }
   // Whether an extent that passes is neither stored nor on its way there.
   bool lacks(uint64_t ordinal) EXCLUDES(mutex_);
   // `next` comes next, and is not the end.

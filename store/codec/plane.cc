@@ -22,8 +22,8 @@ Error corrupt_plane(std::string_view reason) {
   return Error{Errc::corrupt, cat("plane: ", reason)};
 }
 
-// 8 KiB of a plane are looked at: every 64th line of half a mebibyte.
-size_t count_every_line_of(size_t plane_bytes) {
+// How far apart the lines are that are counted of a plane, so that they are 8 KiB in all.
+size_t lines_apart(size_t plane_bytes) {
   return std::clamp<size_t>(plane_bytes / (8 * kKiB), 1, 64);
 }
 
@@ -88,7 +88,7 @@ Result<EncodedPlane> encode_plane(std::span<const uint8_t> plane, EntropyCoder c
   EncodedPlane best{PlaneCoding::raw, plane};
   if (plane.empty()) return best;
   std::array<uint32_t, 256> counts;
-  count_lines(plane, count_every_line_of(plane.size()), counts);
+  count_lines(plane, lines_apart(plane.size()), counts);
   uint64_t total = 0;
   uint32_t most = 0;
   for (const uint32_t count : counts) total += count, most = std::max(most, count);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "store/codec/histogram.h"
 #include "store/codec/plane.h"
 #include "store/codec/zstd.h"
 
@@ -33,11 +34,6 @@ size_t take_sample(ByteSpan plain, size_t slices, Sample& sample) {
   for (size_t i = 0; i < slices; i++)
     std::memcpy(&sample[i * kSliceBytes], &plain[i * stride], kSliceBytes);
   return slices * kSliceBytes;
-}
-
-void count_bytes(std::span<const uint8_t> bytes, std::span<uint32_t, 256> counts) {
-  std::fill(counts.begin(), counts.end(), 0);
-  for (const uint8_t byte : bytes) counts[byte]++;
 }
 
 // The bias for which most exponents lie in [bias, bias + 128), modulo 256; 0 where that holds all.
@@ -77,7 +73,7 @@ double estimate_bytes(const CodecKernels& kernels, const Plan& plan, const Sampl
   for (unsigned i = 0; i < shape.planes; i++) {
     std::array<uint32_t, 256> counts;
     const size_t packed = packed_bytes(shape.bits[i], count);
-    count_bytes({planes[i], packed}, counts);
+    count_lines({planes[i], packed}, 1, counts);
     bytes += static_cast<double>(packed) * entropy_bits(counts) / 8;
   }
   return bytes;

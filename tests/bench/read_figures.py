@@ -7,8 +7,9 @@ Columns: the plain file on the same disk; curl, rclone mount and httpdirfs from 
 machine; bindfs of the plain file's folder, for what the kernel's FUSE page cache can give; cakefs from
 `cake serve` on this machine, the second time with the file materialized (passthrough).  Rows: cold
 (nothing local, page cache dropped), warm (in the local store or cache, page cache dropped), hot (page
-cache), each read sequentially and through mmap.  Medians of the rounds, columns taken in turn within each round; the plain file's
-own spread is printed because machines are shared.  What is not installed is left out.
+cache), each read sequentially and through mmap.  Medians of the rounds, columns taken in turn within
+each round; the plain file's own spread is printed because machines are shared.  What is not installed
+is left out.
 CAKE_BIN names the program; default build/dev/cake.
 """
 

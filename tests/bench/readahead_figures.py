@@ -6,7 +6,8 @@
 The test hub limits the link (MB/s in all and for each connection) and delays each answer (ms).  A
 cold file is read as loaders do: sequentially, by 16 threads mapping tensor by tensor, by 16 threads
 with reads of 2 MiB each in its slice, by 16 threads and by one mapping all tensors in random order.
-Printed: MB/s after the first second, and the part of the link that is.  Then the latency of 64 KiB reads of another file, idle and under full readahead.
+Printed: MB/s after the first second, and the part of the link that is.  Then the latency of 64 KiB
+reads of another file, idle and under full readahead.
 CAKE_BIN and TEST_HUB_BIN name the programs.  On a busy machine take a slower link: what counts is the
 part of it.
 """
