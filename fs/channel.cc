@@ -243,13 +243,10 @@ ssize_t Channel::send(iovec* parts, int count) {
     t_backing_id = 0;
   }
   const ssize_t sent = writev(fuse_fd_, parts, count);
-  if ((header.unique & uapi::kUniqueResent) != 0) {
-    const int saved = errno;
-    ledger_.forget(header.unique);
-    errno = saved;
-  } else if (sent >= 0 && header.unique != 0) {
-    state_.answered.fetch_add(1, std::memory_order_relaxed);
-  }
+  const int saved = errno;
+  if (sent >= 0 && header.unique != 0) state_.answered.fetch_add(1, std::memory_order_relaxed);
+  ledger_.forget(header.unique);
+  errno = saved;
   return sent;
 }
 

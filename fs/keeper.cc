@@ -21,6 +21,7 @@
 #include "fs/keeper_state.h"
 #include "fs/mount_record.h"
 #include "fs/mountinfo.h"
+#include "fs/resident_program.h"
 #include "store/base/bytes.h"
 #include "store/base/file.h"
 
@@ -35,7 +36,7 @@ constexpr uint64_t kDrainNs = 5'000 * kNsPerMs;
 // A worker that was killed leaves at once, but for one that waits for a disk that does not answer.
 constexpr uint64_t kReapNs = 5'000 * kNsPerMs;
 constexpr uint64_t kMaxPauseNs = 5'000 * kNsPerMs;
-// On a busy machine a worker may be killed several times before it has answered anything.
+// How many kills without an answer weigh as much as a crash.
 constexpr uint64_t kKillsPerDeath = 5;
 
 enum class Phase { starting, serving, draining, pausing };
@@ -43,7 +44,8 @@ enum class Phase { starting, serving, draining, pausing };
 // One mount's keeper.  Confined to its thread.
 class Keeper {
  public:
-  Keeper(KeeperMemory memory, File fuse, const std::vector<std::string>& arguments, int report_fd);
+  Keeper(KeeperMemory memory, File fuse, WorkerMain worker,
+         const std::vector<std::string>& arguments, int report_fd);
 
   // Until the mount has ended; the exit status.
   int run();
@@ -97,18 +99,20 @@ class Keeper {
   std::vector<uint64_t> deaths_;  // ring
   uint64_t kills_in_a_row_ = 0;
   uint64_t answered_before_ = 0;
+  uint64_t last_death_ns_ = 0;
+  uint64_t row_began_ns_ = 0;  // the first death since something was answered
   size_t next_death_ = 0;
   std::string record_tail_;
   std::string record_temporary_;
   std::vector<char> record_text_;
 };
 
-Keeper::Keeper(KeeperMemory memory, File fuse, const std::vector<std::string>& arguments,
-               int report_fd)
+Keeper::Keeper(KeeperMemory memory, File fuse, WorkerMain worker,
+               const std::vector<std::string>& arguments, int report_fd)
     : memory_(std::move(memory)),
       state_(*memory_),
       fuse_(std::move(fuse)),
-      process_(arguments, {fuse_.fd(), memory_.fd()}),
+      process_(arguments, {fuse_.fd(), memory_.fd()}, worker),
       report_fd_(report_fd),
       has_served_(state_.ready_generation.load() != 0),
       is_quiet_(has_served_ && state_.is_background != 0),
@@ -125,6 +129,7 @@ int Keeper::run() {
   prctl(PR_SET_NAME, "cake-keeper");
   state_.keeper_pid.store(getpid());
   start_worker();
+  keep_program_resident();
   while (!has_ended_) {
     timespec timeout{3600, 0};
     if (wake_ns_ != 0) {
@@ -270,13 +275,22 @@ void Keeper::on_crash(int status) {
   }
 }
 
-// Crashes count for a minute.  Kills count while they follow each other without a request answered
-// between them: an operator who kills a worker that works may do so all day, and what eats all
-// memory at once, each time, is found out all the same.
+// Crashes count for a minute.  Kills count once they have followed each other for a minute without
+// a request answered between them: an operator may kill a worker that works all day, and ten times
+// a second, which leaves little time for answers; what eats all memory at once, each time, is found
+// out all the same.
 uint64_t Keeper::count_death(int status, uint64_t now_ns) {
   const uint64_t answered = state_.answered.load();
-  if (std::exchange(answered_before_, answered) != answered) kills_in_a_row_ = 0;
-  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) return ++kills_in_a_row_ / kKillsPerDeath;
+  const bool was_answered = std::exchange(answered_before_, answered) != answered;
+  if (was_answered || now_ns - last_death_ns_ >= kDeathWindowNs) {
+    row_began_ns_ = now_ns;
+    kills_in_a_row_ = 0;
+  }
+  last_death_ns_ = now_ns;
+  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
+    if (now_ns - row_began_ns_ < state_.kill_patience_ns) return 0;
+    return ++kills_in_a_row_ / kKillsPerDeath;
+  }
   deaths_[next_death_] = now_ns;
   next_death_ = (next_death_ + 1) % deaths_.size();
   uint64_t deaths = 0;
@@ -512,6 +526,7 @@ Status describe(KeeperState& state, const KeeperOptions& options) {
   state.is_background = options.is_foreground ? 0 : 1;
   state.read_ahead_kb = mount.read_ahead_kb;
   state.max_deaths = std::clamp(options.max_deaths, 1u, 100'000u);
+  state.kill_patience_ns = static_cast<uint64_t>(options.kill_patience.count()) * kNsPerMs;
   state.oom_score_adj = get_oom_score_adj();
   return {};
 }
@@ -539,7 +554,7 @@ int keep(const KeeperOptions& options, int report_fd) {
     return fail(kMountSystem, done.error().message);
   }
   if (geteuid() == 0) set_oom_score_adj(-1000);
-  Keeper keeper(std::move(*memory), std::move(*fuse), options.arguments, report_fd);
+  Keeper keeper(std::move(*memory), std::move(*fuse), options.worker, options.arguments, report_fd);
   return keeper.run();
 }
 
@@ -574,6 +589,7 @@ int run_keeper(const KeeperOptions& given) {
   Result<std::string> mount_point = prepare_mount_point(given.mount.mount_point);
   if (!mount_point) return fail(kMountFailure, mount_point.error().message);
   options.mount.mount_point = std::move(*mount_point);
+  fflush(nullptr);  // or each process would write what is buffered
   if (options.is_foreground) return keep(options, -1);
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return fail(kMountSystem, "no pipe");
@@ -585,7 +601,7 @@ int run_keeper(const KeeperOptions& given) {
   return await_report(reading.fd(), pid);
 }
 
-int resume_keeper(const std::vector<std::string>& arguments) {
+int resume_keeper(WorkerMain worker, const std::vector<std::string>& arguments) {
   const Result<KeeperDescriptors> descriptors = inherited_descriptors();
   if (!descriptors) return fail(kMountUsage, descriptors.error().message);
   for (const int fd : {descriptors->fuse, descriptors->memory}) fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -595,7 +611,7 @@ int resume_keeper(const std::vector<std::string>& arguments) {
     return kMountSystem;
   }
   (*memory)->upgrades.fetch_add(1);
-  Keeper keeper(std::move(*memory), File(descriptors->fuse, "/dev/fuse"), arguments, -1);
+  Keeper keeper(std::move(*memory), File(descriptors->fuse, "/dev/fuse"), worker, arguments, -1);
   return keeper.run();
 }
 

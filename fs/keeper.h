@@ -16,18 +16,21 @@
 
 #include "fs/mount.h"
 #include "fs/worker_process.h"
+#include "store/base/clock.h"
 
 namespace cake {
 
 struct KeeperOptions {
   MountOptions mount;
-  // What the worker shall do: follows kWorkerCommand on its command line, and kKeeperCommand on
-  // the next keeper's.
+  WorkerMain worker = nullptr;
+  // Its arguments; they follow kKeeperCommand on the command line of the next keeper.
   std::vector<std::string> arguments;
   // Absolute path that an upgrade executes; empty: the program that is running.
   std::string program;
   bool is_foreground = false;
   unsigned max_deaths = 10;  // crashes within a minute that end the mount
+  // So long workers may be killed (SIGKILL) with nothing answered between; then it counts.
+  Millis kill_patience{60'000};
 };
 
 // Exit statuses of mount(8).
@@ -46,6 +49,6 @@ int run_keeper(const KeeperOptions& options);
 
 // `cake internal-keeper ARGUMENTS…`: goes on with what the program before had.  Returns as a
 // foreground run_keeper does.
-int resume_keeper(const std::vector<std::string>& arguments);
+int resume_keeper(WorkerMain worker, const std::vector<std::string>& arguments);
 
 }  // namespace cake

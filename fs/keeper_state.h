@@ -84,7 +84,10 @@ struct alignas(4096) KeeperHeader {
   std::byte init_request[1024];
   std::byte init_reply[1024];
 
-  std::atomic<uint64_t> answered;  // requests answered that were not sent again: progress
+  std::atomic<uint64_t> answered;  // requests answered: progress
+
+  // Constant after the keeper has started; 0 of a program that did not know it.
+  uint64_t kill_patience_ns;
 };
 static_assert(sizeof(KeeperHeader) <= kKeeperHeaderBytes);
 static_assert(std::atomic<uint64_t>::is_always_lock_free);

@@ -1,7 +1,7 @@
 // The worker: the process that serves a mount, for as long as it lives.
 //
-// The keeper starts it as `cake internal-worker …`.  It adopts the Channel, builds the Filesystem,
-// and calls run_worker, which returns when the mount is gone or the keeper wants the worker gone.
+// A child of the keeper.  It adopts the Channel, builds the Filesystem, and calls run_worker, which
+// returns when the mount is gone or the keeper wants the worker gone.
 #pragma once
 
 #include <cstdint>

@@ -7,8 +7,10 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <syslog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -25,22 +27,16 @@ constexpr int kTrialMs = 5000;
 }  // namespace
 
 WorkerProcess::WorkerProcess(const std::vector<std::string>& arguments,
-                             KeeperDescriptors descriptors)
-    : descriptors_(descriptors) {
+                             KeeperDescriptors descriptors, WorkerMain main)
+    : descriptors_(descriptors), main_(main), arguments_(arguments) {
   words_.push_back("cake");
-  words_.push_back(kWorkerCommand);
   words_.push_back(kKeeperCommand);
-  words_.push_back(cat(kKeeperVariable, "=", descriptors.fuse, ",", descriptors.memory));
   words_.push_back("--version");
+  words_.push_back(cat(kKeeperVariable, "=", descriptors.fuse, ",", descriptors.memory));
   words_.insert(words_.end(), arguments.begin(), arguments.end());
-  worker_argv_ = {words_[0].data(), words_[1].data()};
-  keeper_argv_ = {words_[0].data(), words_[2].data()};
-  trial_argv_ = {words_[0].data(), words_[4].data(), nullptr};
-  for (size_t i = 5; i < words_.size(); i++) {
-    worker_argv_.push_back(words_[i].data());
-    keeper_argv_.push_back(words_[i].data());
-  }
-  worker_argv_.push_back(nullptr);
+  keeper_argv_ = {words_[0].data(), words_[1].data()};
+  trial_argv_ = {words_[0].data(), words_[2].data(), nullptr};
+  for (size_t i = 4; i < words_.size(); i++) keeper_argv_.push_back(words_[i].data());
   keeper_argv_.push_back(nullptr);
   const std::string prefix = cat(kKeeperVariable, "=");
   for (char** entry = environ; *entry != nullptr; entry++)
@@ -52,15 +48,14 @@ WorkerProcess::WorkerProcess(const std::vector<std::string>& arguments,
 pid_t WorkerProcess::start(int oom_score_adj) {
   const pid_t keeper = getpid();
   const pid_t pid = fork();
-  if (pid == 0) execute_worker(keeper, oom_score_adj);
+  if (pid == 0) become_worker(keeper, oom_score_adj);
   return pid;
 }
 
-// Between fork and exec.  Mask and ignored signals outlive the exec, so that every thread of the
-// worker starts with them.
-void WorkerProcess::execute_worker(pid_t keeper, int oom_score_adj) {
+void WorkerProcess::become_worker(pid_t keeper, int oom_score_adj) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != keeper) _exit(127);  // it died before the line above
+  prctl(PR_SET_NAME, "cake-worker");
   set_oom_score_adj(oom_score_adj);
   // A limit on the size of files (ulimit -f) is a write that fails, and what it was for not stored.
   for (const int ignored : {SIGINT, SIGHUP, SIGPIPE, SIGXFSZ}) signal(ignored, SIG_IGN);
@@ -68,12 +63,15 @@ void WorkerProcess::execute_worker(pid_t keeper, int oom_score_adj) {
   sigemptyset(&blocked);
   sigaddset(&blocked, SIGTERM);
   sigprocmask(SIG_SETMASK, &blocked, nullptr);
-  // Kernels before 5.11 lack the flag; the keeper's own descriptors are close-on-exec anyway.
-  syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC);
-  keep_descriptors(true);
-  execve("/proc/self/exe", worker_argv_.data(), environment_.data());
-  dprintf(2, "cake: starting the worker: %s\n", strerror(errno));
-  _exit(127);
+  // The keeper's connection to syslog, before its descriptor is somebody else's.
+  closelog();
+  const unsigned lower = static_cast<unsigned>(std::min(descriptors_.fuse, descriptors_.memory));
+  const unsigned upper = static_cast<unsigned>(std::max(descriptors_.fuse, descriptors_.memory));
+  if (lower > 3) syscall(SYS_close_range, 3u, lower - 1, 0u);
+  if (upper > lower + 1) syscall(SYS_close_range, lower + 1, upper - 1, 0u);
+  syscall(SYS_close_range, upper + 1, ~0u, 0u);
+  setenv(kKeeperVariable, words_[3].c_str() + strlen(kKeeperVariable) + 1, 1);
+  exit(main_(arguments_));
 }
 
 bool WorkerProcess::can_run(const char* program, int oom_score_adj) {

@@ -38,11 +38,10 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; i++) args.emplace_back(argv[i]);
   if (program.ends_with("mount.cakefs") || program.ends_with("mount.fuse.cakefs"))
     return cake::run_mount_helper(args, std::cout, std::cerr);
-  // The processes of a mount: started by each other, never by people.
+  // Processes of a mount: started by each other, never by people.
   if (!args.empty()) {
     const std::vector<std::string> rest(args.begin() + 1, args.end());
-    if (args[0] == cake::kWorkerCommand) return cake::run_mount_worker(rest);
-    if (args[0] == cake::kKeeperCommand) return cake::resume_keeper(rest);
+    if (args[0] == cake::kKeeperCommand) return cake::resume_keeper(cake::run_mount_worker, rest);
     if (args[0] == cake::kInvalidateCommand) return cake::run_invalidate(rest);
   }
   return cake::run_cake(std::move(args), std::cout, std::cerr);

@@ -14,6 +14,7 @@
 #include "tools/args.h"
 #include "tools/command.h"
 #include "tools/table.h"
+#include "tools/worker.h"
 
 namespace cake {
 namespace {
@@ -127,6 +128,7 @@ Result<KeeperOptions> prepare_mount(const MountRequest& request, Config& config)
   keeper.mount.allow_other = config.boolean("allow_other");
   keeper.mount.read_ahead_kb = static_cast<unsigned>(*config.count("read_ahead_kb"));
   keeper.is_foreground = request.is_foreground;
+  keeper.worker = run_mount_worker;
   keeper.arguments = config.explicit_options();
   keeper.arguments.insert(keeper.arguments.begin(), request.source);
   return keeper;

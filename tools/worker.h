@@ -8,7 +8,7 @@
 
 namespace cake {
 
-// `cake internal-worker SOURCE KEY=VALUE…`, as a keeper starts it.  Exit status of mount(8) when it
+// What a keeper's worker does; `args` are SOURCE KEY=VALUE….  Exit status of mount(8) when it
 // cannot start, else that of run_worker.
 int run_mount_worker(const std::vector<std::string>& args);
 

@@ -250,7 +250,7 @@ TEST_F(KeeperMount, PoisonRequestTakesNoOtherAlong) {
 
 // One that is ended by SIGKILL (no memory) is told from an operator's kills by insistence only.
 TEST_F(KeeperMount, PoisonRequestByMemoryDoesNotEndTheMount) {
-  PatternMount mount({cat("signal=", SIGKILL)});
+  PatternMount mount({cat("signal=", SIGKILL), "patience_ms=300"});
   EXPECT_EQ(read_page(mount.path("poison"), 0), EIO);
   EXPECT_EQ(read_page(mount.path("f"), 0), 0);
 }
@@ -265,14 +265,28 @@ TEST_F(KeeperMount, TooManyCrashesEndTheMount) {
   EXPECT_FALSE(mount.is_mounted());
 }
 
-// Five kills without an answer between them weigh as much as a crash.
+// Five kills without an answer between them weigh as much as a crash, once patience is over.
 TEST_F(KeeperMount, TooManyKillsInARowEndTheMount) {
-  PatternMount mount({"deaths=1"});
+  PatternMount mount({"deaths=1", "patience_ms=0"});
   const MountRecord record = mount.record();
   for (int i = 0; i < 4; i++) mount.kill_worker();
   kill(mount.record().worker_pid, SIGKILL);
   EXPECT_TRUE(is_gone(record.keeper.pid));
   EXPECT_FALSE(mount.is_mounted());
+}
+
+// Ten a second leave little time for answers: no reader gets an error for it.
+TEST_F(KeeperMount, KillsInARowAreBornePatiently) {
+  const std::string gate = "/tmp/cakefs-gate-" + std::to_string(getpid());
+  PatternMount mount({"gate=" + gate});
+  int failed = -1;
+  std::thread reader([&] { failed = read_page(mount.path("gated"), 0); });
+  EXPECT_TRUE(wait_until_true([&] { return mount.attribute("user.parked") == 1; }));
+  for (int i = 0; i < 60; i++) mount.kill_worker();
+  std::ofstream(gate).close();
+  reader.join();
+  EXPECT_EQ(failed, 0);
+  unlink(gate.c_str());
 }
 
 // A keeper that still tidies up has a record too, and the kernel gave its device number to another.
@@ -380,7 +394,7 @@ TEST_F(KeeperMount, UpgradeOfAWorkerThatDiesReadySignalsNobodyElse) {
     field() { awk -v key="$1" '$1 == key { print $2 }' "$record"; }
     keeper=$(field keeper)
     kill -9 "$(field worker)"
-    until pgrep -P "$keeper" -f internal-worker > /dev/null; do :; done
+    until pgrep -P "$keeper" -x cake-worker > /dev/null; do :; done
     kill -HUP "$keeper"
     touch "$d/gate"
     for i in $(seq 2000); do

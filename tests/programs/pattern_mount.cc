@@ -7,9 +7,9 @@
 // and attributes of the root: user.parked (requests held), user.generation, and user.drop, which
 // when asked for begins to drop the pages of `gated` from the kernel.
 // Other keys: trace=FILE (gets "OFFSET LENGTH" of each read of f, in the order of arrival)
-// latency_ms=N (reads are answered so much later) foreground=1 deaths=N fail=CODE (the worker ends
-// at its start) dies_ready=N (worker N waits until the file gate=PATH exists, says that it is
-// ready, and ends before the keeper is sent its signal) program=PATH source=S.
+// latency_ms=N (reads are answered so much later) foreground=1 deaths=N patience_ms=N fail=CODE
+// (the worker ends at its start) dies_ready=N (worker N waits until the file gate=PATH exists, says
+// that it is ready, and ends before the keeper is sent its signal) program=PATH source=S.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -275,11 +275,14 @@ int mount(const std::string& directory, const std::vector<std::string>& words) {
   options.mount.source = settings.count("source") ? settings["source"] : "hf:test/pattern";
   options.mount.mount_point = directory;
   options.mount.allow_other = geteuid() == 0;
+  options.worker = work;
   options.arguments = words;
   options.program = settings["program"];
   options.is_foreground = settings["foreground"] == "1";
   if (settings.count("deaths"))
     options.max_deaths = static_cast<unsigned>(atoi(settings["deaths"].c_str()));
+  if (settings.contains("patience_ms"))
+    options.kill_patience = Millis(atoi(settings["patience_ms"].c_str()));
   return run_keeper(options);
 }
 
@@ -287,8 +290,7 @@ int run(const std::vector<std::string>& words) {
   if (words.empty()) return kMountUsage;
   if (words[0] == "--version") return 0;
   const std::vector<std::string> rest(words.begin() + 1, words.end());
-  if (words[0] == kWorkerCommand) return work(rest);
-  if (words[0] == kKeeperCommand) return resume_keeper(rest);
+  if (words[0] == kKeeperCommand) return resume_keeper(work, rest);
   if (words[0] == kInvalidateCommand) return run_invalidate(rest);
   return mount(words[0], rest);
 }
