@@ -39,6 +39,10 @@ constexpr uint64_t kMaxPauseNs = 5'000 * kNsPerMs;
 // How many kills without an answer weigh as much as a crash.
 constexpr uint64_t kKillsPerDeath = 5;
 
+uint64_t nanoseconds(Millis time) {
+  return static_cast<uint64_t>(time.count()) * kNsPerMs;
+}
+
 enum class Phase { starting, serving, draining, pausing };
 
 // One mount's keeper.  Confined to its thread.
@@ -526,7 +530,7 @@ Status describe(KeeperState& state, const KeeperOptions& options) {
   state.is_background = options.is_foreground ? 0 : 1;
   state.read_ahead_kb = mount.read_ahead_kb;
   state.max_deaths = std::clamp(options.max_deaths, 1u, 100'000u);
-  state.kill_patience_ns = static_cast<uint64_t>(options.kill_patience.count()) * kNsPerMs;
+  state.kill_patience_ns = nanoseconds(options.kill_patience);
   state.oom_score_adj = get_oom_score_adj();
   return {};
 }
@@ -611,6 +615,8 @@ int resume_keeper(WorkerMain worker, const std::vector<std::string>& arguments) 
     return kMountSystem;
   }
   (*memory)->upgrades.fetch_add(1);
+  if ((*memory)->kill_patience_ns == 0)
+    (*memory)->kill_patience_ns = nanoseconds(KeeperOptions().kill_patience);
   Keeper keeper(std::move(*memory), File(descriptors->fuse, "/dev/fuse"), worker, arguments, -1);
   return keeper.run();
 }

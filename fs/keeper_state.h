@@ -86,7 +86,7 @@ struct alignas(4096) KeeperHeader {
 
   std::atomic<uint64_t> answered;  // requests answered: progress
 
-  // Constant after the keeper has started; 0 of a program that did not know it.
+  // Constant after the keeper has started; 0 until then, also of a program that did not know it.
   uint64_t kill_patience_ns;
 };
 static_assert(sizeof(KeeperHeader) <= kKeeperHeaderBytes);
